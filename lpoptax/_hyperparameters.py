@@ -1,0 +1,51 @@
+"""Checking and evaluating hyperparameters.
+
+Only Python (and NumPy) numbers are checked: a traced value cannot be, and a
+schedule has no value before the first step.
+"""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jax.typing import ArrayLike
+
+
+def is_number(value: object) -> bool:
+    """Says whether `value` is a plain number, known before tracing."""
+    return isinstance(value, numbers.Real)
+
+
+def check(name: str, value: Any, is_allowed: Callable[[Any], bool], allowed: str) -> None:
+    """Raises a `ValueError` if `value` is a plain number that is not allowed."""
+    if is_number(value) and not is_allowed(value):
+        raise ValueError(f"{name} must be {allowed}, got {name}={value}.")
+
+
+def check_p(name: str, value: Any) -> None:
+    check(name, value, lambda v: v > 1, "greater than 1 (infinity included)")
+
+
+def check_finite_p(name: str, value: Any) -> None:
+    check(name, value, lambda v: 1 < v < math.inf, "greater than 1 and finite")
+
+
+def check_non_negative(name: str, value: Any) -> None:
+    check(name, value, lambda v: 0 <= v < math.inf, "non-negative and finite")
+
+
+def check_decay_rate(name: str, value: Any) -> None:
+    check(name, value, lambda v: 0 <= v < 1, "at least 0 and below 1")
+
+
+def check_steps(name: str, value: Any) -> None:
+    check(name, value, lambda v: v >= 1 and float(v).is_integer(), "a whole number, at least 1")
+
+
+def evaluate(value: optax.ScalarOrSchedule, count: jax.Array) -> ArrayLike:
+    """Returns the value at step `count` of a schedule, or the number itself."""
+    current: ArrayLike = value(count) if callable(value) else value
+    return current

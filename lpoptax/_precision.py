@@ -1,0 +1,35 @@
+"""The dtypes that updates are computed in."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def widen(*arrays: ArrayLike) -> list[jax.Array]:
+    """Returns the arrays in their common dtype, but at least in float32.
+
+    Half precision is where an optimizer loses small steps (an eps of 1e-8 is 0 in
+    float16), and the conversion costs nothing where a step is bound by memory.
+    """
+    dtypes = (jnp.asarray(x).dtype for x in arrays)
+    # The promotion is meant, so it happens where the user allows no implicit one, too.
+    with jax.numpy_dtype_promotion("standard"):
+        common = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    return [jnp.asarray(x).astype(common) for x in arrays]
+
+
+def scalar(value: ArrayLike, like: jax.Array) -> jax.Array:
+    """Returns the hyperparameter `value` in the real dtype of `like`."""
+    return jnp.asarray(value).astype(_limits(like).dtype)
+
+
+def smallest_normal(x: jax.Array) -> float:
+    """Returns the smallest normal number in the real dtype of `x`."""
+    return float(_limits(x).tiny)
+
+
+def _limits(x: jax.Array) -> Any:
+    return jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
