@@ -1,0 +1,41 @@
+"""The algorithms in NumPy float64, written from the formulas and from nothing else."""
+
+import numpy as np
+
+
+def rho(p):
+    return 1.0 if np.isinf(p) else (p - 2) / (p - 1)
+
+
+def power(x, p, eps=1e-8):
+    """x / (|x| + eps)^rho, with 0 for 0."""
+    x = np.asarray(x, np.float64)
+    denominator = np.where(x == 0, 1, np.abs(x) + eps) ** rho(p)
+    return x / denominator
+
+
+def lpsgdm(params, gradients, learning_rate, p, momentum, eps, weight_decay):
+    """Yields the parameters after each step; p is a function of the step. momentum = 0: LPSGD."""
+    m = np.zeros_like(params)
+    for step, g in enumerate(gradients):
+        m = momentum * m + (1 - momentum) * g
+        params = (1 - learning_rate * weight_decay) * params - learning_rate * power(m, p(step), eps)
+        yield params
+
+
+def mirror(z, g, alpha, p):
+    """Mirror descent for |.|_p^p / p."""
+    w = np.abs(z) ** (p - 1) * np.sign(z) - alpha * g
+    return np.sign(w) * np.abs(w) ** (1 / (p - 1))
+
+
+def stacey(params, gradients, learning_rate, p, mirror_p, alpha, tau, b1, b2, eps, weight_decay):
+    """Yields the parameters after each step; p and mirror_p are functions of the step."""
+    m, z = np.zeros_like(params), params
+    for step, g in enumerate(gradients):
+        c = b1 * m + (1 - b1) * g
+        y = params - learning_rate * power(c, p(step), eps)
+        z = mirror(z, c, alpha, mirror_p(step))
+        params = tau * z + (1 - tau) * y - learning_rate * weight_decay * params
+        m = b2 * m + (1 - b2) * g
+        yield params

@@ -1,0 +1,100 @@
+"""Mirror descent: the map, its range, and its limit at p = 2."""
+
+import chex
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given
+
+import lpoptax
+from tests import reference
+
+
+def step(z, g, alpha, p):
+    dual = lpoptax.mirror_descent(alpha, p)
+    updates, _ = dual.update(g, dual.init(z), z)
+    return z + updates
+
+
+@given(
+    z=st.floats(-10, 10, allow_subnormal=False),
+    g=st.floats(-10, 10, allow_subnormal=False),
+    p=st.floats(1.2, 12.0),
+)
+def test_it_equals_the_formula_in_float64(z, g, p):
+    with jax.enable_x64(True):
+        stepped = float(step(jnp.asarray(z), jnp.asarray(g), 0.1, p))
+    # Where the two terms cancel, or the power underflows, the formula itself is wrong.
+    own, pull = abs(z) ** (p - 1), 0.1 * abs(g)
+    assume(abs(np.sign(z) * own - np.sign(g) * pull) > 1e-3 * max(own, pull) > 1e-200)
+    assert stepped == pytest.approx(float(reference.mirror(z, g, 0.1, p)), rel=1e-10, abs=1e-12 * abs(z))
+
+
+@pytest.mark.parametrize("p", [1.1, 1.5, 2.0, 3.0, 9.0, 16.0])
+def test_a_zero_gradient_moves_nothing(p):
+    # Written as in the formula, |z|^(p-1) underflows here and z' would be 0.
+    z = jnp.concatenate([jnp.geomspace(1e-8, 1e3, 12), jnp.zeros(1)])
+    chex.assert_trees_all_close(step(z, jnp.zeros(13), 0.1, p), z, rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [3.0, 9.0, 16.0])
+def test_a_start_at_zero_moves_by_the_root_of_the_gradient(p):
+    g = jnp.array([1e-30, 1e-3, -2.0])
+    expected = -np.sign(g) * (0.1 * np.abs(np.asarray(g, np.float64))) ** (1 / (p - 1))
+    np.testing.assert_allclose(step(jnp.zeros(3), g, 0.1, p), expected, rtol=1e-5)
+
+
+def test_p_2_is_gradient_descent_exactly():
+    z, g = jnp.array([1.0, -2.0, 0.3]), jnp.array([0.1, 0.2, -0.7])
+    dual = lpoptax.mirror_descent(0.1)
+    updates, _ = dual.update(g, dual.init(z), z)
+    chex.assert_trees_all_equal(updates, -0.1 * g)
+
+
+def test_it_is_continuous_at_p_2():
+    z, g = jnp.array([1.0, -2.0, 0.3]), jnp.array([0.1, 0.2, -0.7])
+    chex.assert_trees_all_close(step(z, g, 0.1, 2 + 1e-6), step(z, g, 0.1, 2.0), rtol=1e-5)
+    # A traced p takes the general path.
+    chex.assert_trees_all_close(
+        jax.jit(step, static_argnums=2)(z, g, 0.1, jnp.float32(2.0)), step(z, g, 0.1, 2.0), rtol=1e-6
+    )
+
+
+def test_complex_numbers_turn_towards_the_gradient():
+    z, g = jnp.array([1 + 1j, 0j, 2 - 1j], jnp.complex64), jnp.array([0.5 - 2j, 3j, 0j], jnp.complex64)
+    stepped = step(z, g, 0.1, 3.0)
+    w = np.abs(z) * np.asarray(z) - 0.1 * np.asarray(g)
+    np.testing.assert_allclose(stepped, w / np.sqrt(np.abs(w)), rtol=1e-5)
+
+
+def test_p_and_alpha_follow_schedules():
+    dual = lpoptax.mirror_descent(lambda step: 0.1 * (step + 1), lambda step: 3.0 - step)
+    z, g = jnp.array([1.0, 0.5]), jnp.array([0.2, -0.3])
+    state = dual.init(z)
+    expected = np.asarray(z, np.float64)
+    for alpha, p in ((0.1, 3.0), (0.2, 2.0)):
+        updates, state = dual.update(g, state, z)
+        z = z + updates
+        expected = reference.mirror(expected, np.asarray(g, np.float64), alpha, p)
+    np.testing.assert_allclose(z, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [1.0, 0.0, np.inf, float("nan")])
+def test_a_p_without_a_mirror_map_is_refused(bad):
+    with pytest.raises(ValueError, match="p must be greater than 1 and finite, got p="):
+        lpoptax.mirror_descent(0.1, bad)
+
+
+def test_a_negative_alpha_is_refused():
+    with pytest.raises(ValueError, match="alpha must be non-negative and finite, got alpha=-0.1"):
+        lpoptax.mirror_descent(-0.1)
+
+
+def test_an_update_without_params_is_refused():
+    dual = lpoptax.mirror_descent(0.1)
+    with pytest.raises(
+        ValueError, match="params must be passed to update of mirror_descent, got params=None"
+    ):
+        dual.update(jnp.ones(2), dual.init(jnp.ones(2)))

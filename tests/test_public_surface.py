@@ -1,0 +1,75 @@
+"""What users import, and what comes with it."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+import lpoptax
+
+PACKAGE = Path(lpoptax.__file__).parent
+FUNCTIONS = [name for name in lpoptax.__all__ if inspect.isfunction(getattr(lpoptax, name))]
+
+
+def test_all_names_the_whole_public_surface():
+    public = {
+        name
+        for name, value in vars(lpoptax).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public == set(lpoptax.__all__)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_documents_itself(name):
+    documentation = inspect.getdoc(getattr(lpoptax, name))
+    for section in ("Args:", "Returns:", "Raises:", "Examples:", ">>> ", "References:", ".. math::"):
+        assert section in documentation, section
+    for parameter in inspect.signature(getattr(lpoptax, name)).parameters:
+        assert f"    {parameter}: " in documentation, parameter
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_is_typed(name):
+    signature = inspect.signature(getattr(lpoptax, name))
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty, parameter
+    assert signature.return_annotation is not inspect.Signature.empty
+
+
+def test_the_package_is_marked_as_typed():
+    assert files("lpoptax").joinpath("py.typed").is_file()
+
+
+def test_the_library_imports_jax_and_optax_only():
+    imported = set()
+    for module in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module)
+    roots = {name.split(".")[0] for name in imported} - sys.stdlib_module_names
+    assert roots == {"jax", "optax", "lpoptax"}
+    assert not any("_src" in name for name in imported)
+
+
+def test_importing_the_library_starts_no_backend():
+    # A user must be able to set the number of devices after the import.
+    code = "import jax, lpoptax; jax.config.update('jax_num_cpu_devices', 2); assert jax.device_count() == 2"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lpoptax.lpsgd(0.1, 3.0), lpoptax.lpsgdm(0.1, 3.0), lpoptax.stacey(0.1, 3.0)]
+)
+def test_the_aliases_accept_unknown_extra_arguments(optimizer):
+    assert isinstance(optimizer, optax.GradientTransformationExtraArgs)
+    x = jnp.ones(2)
+    optimizer.update(x, optimizer.init(x), x, something_else=1)

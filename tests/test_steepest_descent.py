@@ -1,0 +1,130 @@
+"""The steepest-descent step: it is the minimiser it claims to be."""
+
+import chex
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+
+import lpoptax
+
+P = st.one_of(st.floats(1.05, 64.0), st.just(np.inf))
+SEED = st.integers(0, 2**32 - 1)
+
+
+def steepest(g, p):
+    """Returns the step in float64, without eps."""
+    with jax.enable_x64(True):
+        transformation = lpoptax.scale_by_lp_steepest_descent(p, eps=0.0)
+        updates, _ = transformation.update(jax.tree.map(jnp.asarray, g), transformation.init(g))
+        return jax.tree.map(np.asarray, updates)
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def norm(x, p):
+    """The p-norm, relative to the largest coordinate, since x**p leaves the range of floats."""
+    largest = np.max(np.abs(x))
+    return largest if np.isinf(p) or largest == 0 else largest * np.sum(np.abs(x / largest) ** p) ** (1 / p)
+
+
+def dual(p):
+    return 1.0 if np.isinf(p) else p / (p - 1)
+
+
+def random_gradient(seed):
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** rng.uniform(-8, 3)
+    return {"w": scale * rng.standard_normal((3, 2)), "b": scale * rng.standard_normal(4)}
+
+
+@given(seed=SEED, p=P)
+def test_the_step_attains_the_dual_norm(seed, p):
+    g = random_gradient(seed)
+    u = flat(steepest(g, p))
+    g = flat(g)
+    assert norm(u, p) == pytest.approx(norm(g, dual(p)), rel=1e-9)
+    assert np.dot(g, u) == pytest.approx(norm(g, dual(p)) ** 2, rel=1e-9)
+
+
+@given(seed=SEED, p=P)
+def test_the_step_beats_every_random_competitor(seed, p):
+    g = random_gradient(seed)
+    u = flat(steepest(g, p))
+    g = flat(g)
+
+    def objective(change):
+        return np.dot(g, change) + norm(change, p) ** 2 / 2
+
+    rng = np.random.default_rng(seed + 1)
+    best = objective(-u)
+    for spread in (1e-3, 1e-1, 1.0):
+        competitor = -u + spread * np.max(np.abs(u)) * rng.standard_normal(u.shape)
+        assert best <= objective(competitor) + 1e-12 * abs(best)
+
+
+@given(seed=SEED, p=P, scale=st.floats(1e-3, 1e3))
+def test_the_step_is_linear_in_the_scale_of_the_gradient(seed, p, scale):
+    g = random_gradient(seed)
+    scaled = jax.tree.map(lambda leaf: scale * leaf, g)
+    np.testing.assert_allclose(flat(steepest(scaled, p)), scale * flat(steepest(g, p)), rtol=1e-9)
+
+
+def test_p_2_is_the_gradient_and_p_infinity_the_sign_times_the_1_norm():
+    g = random_gradient(0)
+    np.testing.assert_allclose(flat(steepest(g, 2.0)), flat(g), rtol=1e-12)
+    np.testing.assert_allclose(
+        flat(steepest(g, np.inf)), np.sum(np.abs(flat(g))) * np.sign(flat(g)), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("p", [1.01, 1.1, 3.0, np.inf])
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+def test_no_scale_of_the_gradient_leaves_the_range_of_float32(p, scale):
+    transformation = lpoptax.scale_by_lp_steepest_descent(p, eps=0.0)
+    g = scale * jnp.array([1.0, -0.5, 0.99, 0.0])
+    u, _ = transformation.update(g, transformation.init(g))
+    chex.assert_tree_all_finite(u)
+    assert float(jnp.dot(g / scale, u / scale)) == pytest.approx(norm(g / scale, dual(p)) ** 2, rel=1e-4)
+
+
+def test_eps_is_in_the_units_of_the_gradient():
+    transformation = lpoptax.scale_by_lp_steepest_descent(3.0, eps=0.01)
+    g = jnp.array([0.04, -0.03])
+    u, _ = transformation.update(g, transformation.init(g))
+    factor = norm(np.asarray(g), 1.5) ** 0.5
+    chex.assert_trees_all_close(u, factor * g / (jnp.abs(g) + 0.01) ** 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "tree", [{}, {"a": None}, {"a": jnp.zeros(3)}, {"a": jnp.zeros((0, 2))}, jnp.zeros(())]
+)
+@pytest.mark.parametrize("p", [1.5, 2.0, np.inf])
+def test_nothing_gives_nothing(tree, p):
+    transformation = lpoptax.scale_by_lp_steepest_descent(p)
+    u, _ = transformation.update(tree, transformation.init(tree))
+    chex.assert_trees_all_equal(u, tree)
+
+
+def test_leaves_of_several_dtypes_keep_them():
+    g = {"h": jnp.ones(2, jnp.bfloat16), "s": jnp.ones(2), "c": jnp.array([1 + 1j], jnp.complex64)}
+    transformation = lpoptax.scale_by_lp_steepest_descent(3.0)
+    u, _ = transformation.update(g, transformation.init(g))
+    chex.assert_trees_all_equal_shapes_and_dtypes(u, g)
+
+
+def test_it_descends_with_a_scheduled_p():
+    solver = optax.chain(
+        lpoptax.scale_by_lp_steepest_descent(lpoptax.gradual_p_schedule(10)), optax.scale(-0.1)
+    )
+    x = jnp.array([1.0, -2.0, 3.0])
+    state = solver.init(x)
+    for _ in range(20):
+        updates, state = solver.update(2 * x, state)
+        x = optax.apply_updates(x, updates)
+    assert jnp.max(jnp.abs(x)) < 0.3
