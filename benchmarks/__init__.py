@@ -1,0 +1,1 @@
+"""Experiments that compare lpoptax with other optimizers; `python -m benchmarks --help`."""

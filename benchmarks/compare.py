@@ -1,0 +1,49 @@
+"""The main job: several optimizers on real images, ending in a table and a picture."""
+
+import itertools
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import report
+from benchmarks.datasets import DATASETS
+from benchmarks.optimizers import OPTIMIZERS, build, describe
+from benchmarks.progress import epochs_bar
+from benchmarks.recording import ResultsFolder
+from benchmarks.training import steps_per_epoch, train
+
+MODEL, DATASET, BATCH_SIZE, EPOCHS = "resnet8", "digits", 50, 20
+
+
+def compare(optimizers: list[str], seeds: int, epochs: int, output: Path, console: Console) -> None:
+    """Trains every optimizer with every seed; writes results, table and picture to `output`."""
+    dataset = DATASETS[DATASET]()
+    steps = steps_per_epoch(dataset, BATCH_SIZE)
+    settings = {
+        "model": MODEL,
+        "dataset": DATASET,
+        "batch_size": BATCH_SIZE,
+        "epochs": epochs,
+        "seeds": seeds,
+        "optimizers": {name: describe(OPTIMIZERS[name], epochs, steps) for name in optimizers},
+    }
+    folder = ResultsFolder(output, settings)
+    # Built once each, so that the seeds share a compiled step.
+    built = {name: build(OPTIMIZERS[name], epochs * steps) for name in optimizers}
+    try:
+        with epochs_bar(console) as progress:
+            task = progress.add_task("", total=len(optimizers) * seeds * epochs)
+            for name, seed in itertools.product(optimizers, range(seeds)):
+                run = train(
+                    MODEL, dataset, dataset.test, built[name], epochs=epochs, batch_size=BATCH_SIZE, seed=seed
+                )
+                measured = []
+                for epoch in run:
+                    measured.append(epoch._asdict())
+                    state = f"{OPTIMIZERS[name].label}, seed {seed}, test top-1 {epoch.held_out_top1:.1%}"
+                    progress.update(task, advance=1, description=state)
+                folder.add_run({"optimizer": name, "seed": seed, "epochs": measured})
+    finally:
+        # After an interruption too: what has finished is reported.
+        if folder.results["runs"]:
+            report.write(folder.path, console)

@@ -1,0 +1,129 @@
+"""Turns the results of the main job into its table and its picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.markdown import Markdown
+from scipy import stats
+
+Results = dict[str, Any]
+
+
+def write(folder: Path, console: Console) -> None:
+    """Writes `table.md` and `curves.png` from the `results.json` in `folder`, and shows the table."""
+    results = json.loads((folder / "results.json").read_text())
+    text = table(results)
+    (folder / "table.md").write_text(text)
+    curves(results).savefig(folder / "curves.png", dpi=110)
+    console.print(Markdown(text))
+    console.print(f"Results are in {folder}: table.md, curves.png, results.json", soft_wrap=True)
+
+
+def table(results: Results) -> str:
+    """Returns the table as Markdown: a row for each optimizer, then how to read it."""
+    settings = results["settings"]
+    lines = [
+        "| optimizer | p | learning rate | weight decay | train NLL | test top-1, % | s / epoch |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, described in settings["optimizers"].items():
+        runs = _runs(results, name)
+        if not runs:
+            continue
+        nll = [run[-1]["train_nll"] for run in runs]
+        top1 = [100 * run[-1]["held_out_top1"] for run in runs]
+        # The first epoch of a run may include compilation.
+        seconds = [epoch["seconds"] for run in runs for epoch in (run[1:] or run)]
+        lines.append(
+            f"| {described['label']} | {described['p']} | {described['learning_rate']:g} "
+            f"| {described['weight_decay']:g} | {_mean_std(nll, 4)} | {_mean_std(top1, 2)} "
+            f"| {_mean_std(seconds, 2)} |"
+        )
+    environment = results["environment"]
+    versions = ", ".join(
+        f"{package} {environment[package]}" for package in ("python", "jax", "flax", "optax")
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Mean ± standard deviation over {settings['seeds']} seeds, after {settings['epochs']} epochs of "
+            f"{settings['model']} on {settings['dataset']} with batches of {settings['batch_size']}. "
+            f"{_verdict(results)} Measured with {versions} on {environment['machine']}.",
+            "",
+        ]
+    )
+
+
+def _verdict(results: Results) -> str:
+    """Returns who came first, and from whom that cannot be told apart."""
+    labels = {name: described["label"] for name, described in results["settings"]["optimizers"].items()}
+    top1 = {name: [100 * run[-1]["held_out_top1"] for run in _runs(results, name)] for name in labels}
+    top1 = {name: values for name, values in top1.items() if values}
+    best = max(top1, key=lambda name: float(np.mean(top1[name])))
+    tied = [labels[name] for name in top1 if name != best and not _differs(top1[best], top1[name])]
+    verdict = f"The highest test top-1 is that of {labels[best]}."
+    if tied:
+        verdict += f" Within noise of it (95 % Welch interval): {', '.join(tied)}."
+    return verdict
+
+
+def _differs(a: list[float], b: list[float]) -> bool:
+    """Says whether the 95 % Welch interval of the difference of means leaves out zero."""
+    if min(len(a), len(b)) < 2:
+        return False  # one run tells nothing about noise
+    if np.ptp(a) == np.ptp(b) == 0:
+        return a[0] != b[0]
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return bool(interval.low > 0 or interval.high < 0)
+
+
+def curves(results: Results) -> Figure:
+    """Returns the picture: train NLL and test error by epoch, and p under them."""
+    settings = results["settings"]
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    for index, (name, described) in enumerate(settings["optimizers"].items()):
+        runs = _runs(results, name)
+        if not runs:
+            continue
+        style = {"color": f"C{index}", "label": described["label"]}
+        for axis, values in (
+            (axes[0], [[epoch["train_nll"] for epoch in run] for run in runs]),
+            (axes[1], [[100 * (1 - epoch["held_out_top1"]) for epoch in run] for run in runs]),
+        ):
+            _band(axis, np.asarray(values), style)
+        p = described["p_by_epoch"]
+        axes[2].step(range(1, len(p) + 1), p, where="mid", **style)
+    axes[0].set(ylabel="train NLL", yscale="log")
+    axes[1].set(ylabel="test error, %", yscale="log")
+    axes[2].set(ylabel="p", xlabel="epoch")
+    axes[0].legend(ncols=2, fontsize="small")
+    axes[0].set_title(
+        f"{settings['model']} on {settings['dataset']}: mean ± std over {settings['seeds']} seeds",
+        fontsize="medium",
+    )
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def _band(axis: Any, values: np.ndarray, style: dict[str, str]) -> None:
+    mean, std = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else 0.0
+    epochs = range(1, len(mean) + 1)
+    axis.plot(epochs, mean, **style)
+    # A band that reaches zero has no bottom on a logarithmic axis.
+    axis.fill_between(epochs, np.maximum(mean - std, mean / 3), mean + std, color=style["color"], alpha=0.15)
+
+
+def _runs(results: Results, name: str) -> list[list[dict[str, float]]]:
+    return [run["epochs"] for run in results["runs"] if run["optimizer"] == name]
+
+
+def _mean_std(values: list[float], digits: int) -> str:
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
