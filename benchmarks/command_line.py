@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     job, _ = JOBS[options.job]
     output = options.output or Path("runs") / f"{options.job}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     try:
-        job(options.optimizers, options.seeds, options.epochs, output, Console())
+        job(list(dict.fromkeys(options.optimizers)), options.seeds, options.epochs, output, Console())
     except FolderError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -64,34 +64,45 @@ def _parser() -> _Parser:
 
 
 def _add_job(jobs: Any, name: str, summary: str, description: str) -> None:
-    job = jobs.add_parser(
-        name, help=summary, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    job = jobs.add_parser(name, help=summary, description=description)
+    names, (_, seeds) = list(OPTIMIZERS), JOBS[name]
     job.add_argument(
         "--optimizers",
         nargs="+",
-        choices=list(OPTIMIZERS),
-        default=list(OPTIMIZERS),
+        choices=names,
+        default=names,
         metavar="NAME",
-        help=f"which optimizers to train: {', '.join(OPTIMIZERS)}",
+        help=f"which optimizers to train, out of {', '.join(names)} (default: all)",
     )
     job.add_argument(
-        "--seeds", type=_positive, default=JOBS[name][1], metavar="N", help="number of runs with each setting"
+        "--seeds",
+        type=whole_number,
+        default=seeds,
+        metavar="N",
+        help=f"how many runs of each setting, from different initial parameters (default: {seeds})",
     )
     job.add_argument(
         "--epochs",
-        type=_positive,
+        type=whole_number,
         default=EPOCHS,
         metavar="N",
-        help="passes over the training images in each run",
+        help=f"passes over the training images in each run (default: {EPOCHS})",
     )
     job.add_argument(
-        "--output", type=Path, metavar="DIR", help="new folder for the results; default: runs/JOB-TIME"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help=f"folder for the results; one that holds some with the same settings is continued "
+        f"(default: runs/{name}-DATE-TIME)",
     )
 
 
-def _positive(text: str) -> int:
+def whole_number(text: str) -> int:
+    """Returns the number in `text`, which must be at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
+
+
+whole_number.__name__ = "whole number"  # how argparse calls it in an error

@@ -32,8 +32,10 @@ def compare(optimizers: list[str], seeds: int, epochs: int, output: Path, consol
     built = {name: build(OPTIMIZERS[name], epochs * steps) for name in optimizers}
     try:
         with epochs_bar(console) as progress:
-            task = progress.add_task("", total=len(optimizers) * seeds * epochs)
-            for name, seed in itertools.product(optimizers, range(seeds)):
+            runs = itertools.product(optimizers, range(seeds))
+            unfinished = [run for run in runs if not folder.has(optimizer=run[0], seed=run[1])]
+            task = progress.add_task("", total=len(unfinished) * epochs)
+            for name, seed in unfinished:
                 run = train(
                     MODEL, dataset, dataset.test, built[name], epochs=epochs, batch_size=BATCH_SIZE, seed=seed
                 )

@@ -1,4 +1,4 @@
-"""The folder that a benchmark writes to: results are on disk as soon as they exist."""
+"""The folder that a job writes to: results are on disk as soon as they exist."""
 
 import json
 import os
@@ -15,16 +15,20 @@ class FolderError(Exception):
 
 
 class ResultsFolder:
-    """A new folder with `results.json`, rewritten whole whenever there is more to tell."""
+    """A folder with `results.json`, which is rewritten whole after each run.
+
+    A folder of the same job with the same settings is continued: what `has` finds there
+    need not be run again.
+    """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Makes the folder and writes the settings, so that what is wrong with it shows early."""
+        """Makes or opens the folder and writes to it, so that what is wrong with it shows early."""
         self.path = path
         self.results: dict[str, Any] = {"settings": settings, "environment": environment(), "runs": []}
-        if self.file.exists():
-            raise FolderError(f"the folder {path} holds results already; name another one")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if self.file.exists():
+                self.results["runs"] = self._runs_to_continue()
             self._write()
         except OSError as error:
             raise FolderError(f"cannot write to the folder {path}: {error.strerror}") from error
@@ -34,10 +38,29 @@ class ResultsFolder:
         """The machine-readable results."""
         return self.path / "results.json"
 
+    def has(self, **identity: Any) -> bool:
+        """Says whether a run with these entries is there."""
+        return any(identity.items() <= run.items() for run in self.results["runs"])
+
     def add_run(self, run: dict[str, Any]) -> None:
         """Adds a finished run."""
         self.results["runs"].append(run)
         self._write()
+
+    def _runs_to_continue(self) -> list[dict[str, Any]]:
+        try:
+            found = json.loads(self.file.read_text())
+            runs: list[dict[str, Any]] = found["runs"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise FolderError(f"{self.file} is damaged; name another folder") from error
+        for part in ("settings", "environment"):
+            ours = json.loads(json.dumps(self.results[part]))
+            for key in ours.keys() | found[part].keys():
+                if ours.get(key) != found[part].get(key):
+                    raise FolderError(
+                        f"{self.path} holds results of another {key} in its {part}; name another folder"
+                    )
+        return runs
 
     def _write(self) -> None:
         # Replaced, never rewritten in place: a crash leaves the old file or the new one.

@@ -85,37 +85,40 @@ def _differs(a: list[float], b: list[float]) -> bool:
 def curves(results: Results) -> Figure:
     """Returns the picture: train NLL and test error by epoch, and p under them."""
     settings = results["settings"]
-    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    figure = Figure(figsize=(8, 8), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    lines_of_p: dict[tuple[float, ...], list[str]] = {}
     for index, (name, described) in enumerate(settings["optimizers"].items()):
         runs = _runs(results, name)
         if not runs:
             continue
         style = {"color": f"C{index}", "label": described["label"]}
-        for axis, values in (
-            (axes[0], [[epoch["train_nll"] for epoch in run] for run in runs]),
-            (axes[1], [[100 * (1 - epoch["held_out_top1"]) for epoch in run] for run in runs]),
-        ):
-            _band(axis, np.asarray(values), style)
-        p = described["p_by_epoch"]
-        axes[2].step(range(1, len(p) + 1), p, where="mid", **style)
+        _band(axes[0], [[epoch["train_nll"] for epoch in run] for run in runs], style)
+        _band(axes[1], [[100 * (1 - epoch["held_out_top1"]) for epoch in run] for run in runs], style)
+        if described["p_by_epoch"]:
+            lines_of_p.setdefault(tuple(described["p_by_epoch"]), []).append(described["label"])
+    for p, labels in lines_of_p.items():
+        axes[2].plot(range(1, len(p) + 1), p, "o-", markersize=3, label=", ".join(labels))
     axes[0].set(ylabel="train NLL", yscale="log")
-    axes[1].set(ylabel="test error, %", yscale="log")
+    axes[1].set(ylabel="test error, %")
     axes[2].set(ylabel="p", xlabel="epoch")
-    axes[0].legend(ncols=2, fontsize="small")
-    axes[0].set_title(
+    axes[2].xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(
         f"{settings['model']} on {settings['dataset']}: mean ± std over {settings['seeds']} seeds",
         fontsize="medium",
     )
+    for axis in (axes[0], axes[2]):
+        axis.legend(ncols=2, fontsize="small")
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure
 
 
-def _band(axis: Any, values: np.ndarray, style: dict[str, str]) -> None:
-    mean, std = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else 0.0
+def _band(axis: Any, values: list[list[float]], style: dict[str, str]) -> None:
+    mean = np.mean(values, axis=0)
+    std = np.std(values, axis=0, ddof=1) if len(values) > 1 else np.zeros_like(mean)
     epochs = range(1, len(mean) + 1)
-    axis.plot(epochs, mean, **style)
+    axis.plot(epochs, mean, "o-", markersize=3, **style)
     # A band that reaches zero has no bottom on a logarithmic axis.
     axis.fill_between(epochs, np.maximum(mean - std, mean / 3), mean + std, color=style["color"], alpha=0.15)
 

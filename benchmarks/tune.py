@@ -21,7 +21,7 @@ from benchmarks.progress import epochs_bar
 from benchmarks.recording import ResultsFolder
 from benchmarks.training import Epoch, steps_per_epoch, train
 
-LEARNING_RATES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+LEARNING_RATES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 WEIGHT_DECAYS = (0.0, 0.01)
 
 
@@ -38,6 +38,8 @@ def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: 
         "seeds": seeds,
     }
     folder = ResultsFolder(output, settings)
+    keys = ("optimizer", "learning_rate", "weight_decay")
+    grid = [setting for setting in grid if not folder.has(**dict(zip(keys, setting, strict=True)))]
     with epochs_bar(console) as progress:
         task = progress.add_task("", total=len(grid) * seeds * epochs)
         for name, learning_rate, weight_decay in grid:

@@ -1,0 +1,269 @@
+"""The benchmarks: what they train on, what they write, and how they fail."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from benchmarks import compare, report, tune
+from benchmarks.command_line import main
+from benchmarks.datasets import DATASETS
+from benchmarks.models import MODELS
+from benchmarks.optimizers import OPTIMIZERS, build, describe
+from benchmarks.training import train
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+QUICK = ["compare", "--seeds", "1", "--epochs", "1", "--optimizers", "lpsgdm"]
+
+
+def error_of(capsys, arguments):
+    """Returns the one line that a refused command prints."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_the_digits_are_split_without_overlap():
+    dataset = DATASETS["digits"]()
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert [len(split.labels) for split in splits] == [900, 300, 597]
+    images = [{image.tobytes() for image in split.images} for split in splits]
+    assert not images[0] & images[1]
+    assert not images[0] & images[2]
+    assert not images[1] & images[2]
+    for split in splits:
+        assert split.images.shape[1:] == (8, 8, 1)
+        # All ten digits, about equally often.
+        assert np.ptp(np.bincount(split.labels, minlength=10)) <= 5
+    assert dataset.train.images.mean() == pytest.approx(0, abs=1e-5)
+    assert dataset.train.images.std() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_model_is_a_resnet_8():
+    model = MODELS["resnet8"](channels=3, classes=7, rngs=nnx.Rngs(0))
+    model.eval()
+    assert model(np.zeros((2, 8, 8, 3), np.float32)).shape == (2, 7)
+    kernels = [leaf for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)) if leaf.ndim > 1]
+    # Stem, two convolutions in each of three blocks, head; and two projections of shortcuts.
+    assert len(kernels) == 1 + 6 + 1 + 2
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_learns_the_same_way_from_the_same_seed(name):
+    dataset = DATASETS["digits"]()
+    optimizer = build(OPTIMIZERS[name], 3 * 18)
+    first, second = (
+        [
+            epoch._replace(seconds=0)
+            for epoch in train(
+                "resnet8", dataset, dataset.validation, optimizer, epochs=3, batch_size=50, seed=1
+            )
+        ]
+        for _ in range(2)
+    )
+    assert first == second
+    assert first[-1].train_nll < 1.0 < np.log(10)
+    assert first[-1].held_out_top1 > 0.8
+
+
+def test_another_seed_gives_another_run():
+    dataset = DATASETS["digits"]()
+    optimizer = build(OPTIMIZERS["lpsgdm"], 18)
+    first, second = (
+        next(train("resnet8", dataset, dataset.test, optimizer, epochs=1, batch_size=50, seed=seed))
+        for seed in (0, 1)
+    )
+    assert first.train_nll != second.train_nll
+
+
+def test_compare_writes_a_table_a_picture_and_the_results(tmp_path, capsys):
+    output = tmp_path / "new" / "folder"
+    assert main([*QUICK, "--output", str(output)]) == 0
+    assert {path.name for path in output.iterdir()} == {"table.md", "curves.png", "results.json"}
+    results = json.loads((output / "results.json").read_text())
+    (run,) = results["runs"]
+    assert (run["optimizer"], run["seed"], len(run["epochs"])) == ("lpsgdm", 0, 1)
+    assert 0 < run["epochs"][0]["held_out_top1"] <= 1
+    assert (output / "table.md").read_text() == report.table(results)
+    assert str(output) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_an_interrupted_comparison_reports_what_has_finished(tmp_path, monkeypatch, capsys):
+    def train_once(*arguments, seed, **options):
+        if seed == 1:
+            raise KeyboardInterrupt
+        return train(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr(compare, "train", train_once)
+    code = main(
+        ["compare", "--seeds", "3", "--epochs", "1", "--optimizers", "sgdm", "--output", str(tmp_path)]
+    )
+    assert code == 130
+    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
+    assert "SGD with momentum" in (tmp_path / "table.md").read_text()
+
+
+def test_tune_ranks_by_the_validation_images_and_survives_divergence():
+    def run(name, learning_rate, *nll):
+        return {
+            "optimizer": name,
+            "learning_rate": learning_rate,
+            "weight_decay": 0.0,
+            "validation_nll": list(nll),
+            "validation_top1": [0.9] * len(nll),
+        }
+
+    runs = [
+        run("sgdm", 1.0, float("nan"), 0.1),
+        run("sgdm", 0.1, 0.2, 0.3),
+        run("sgdm", 0.01, 0.3, 0.3),
+        run("lion", 0.1, 0.5, 0.5),
+    ]
+    best = tune.choose({"runs": runs})
+    assert {name: chosen["learning_rate"] for name, chosen in best.items()} == {"sgdm": 0.1, "lion": 0.1}
+    assert "| SGD with momentum | 0.1 | 0 | 0.2500 | 90.00 |" in tune.table({"runs": runs})
+
+
+def test_tune_runs_the_same_grid_for_every_optimizer(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "LEARNING_RATES", (0.1, 0.01))
+    monkeypatch.setattr(tune, "WEIGHT_DECAYS", (0.01,))
+    tune.tune(["sgdm", "lpsgdm"], 1, 1, tmp_path, Console(quiet=True))
+    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
+    tried = {
+        name: [r["learning_rate"] for r in runs if r["optimizer"] == name] for name in ("sgdm", "lpsgdm")
+    }
+    assert tried == {"sgdm": [0.1, 0.01], "lpsgdm": [0.1, 0.01]}
+    assert (tmp_path / "table.md").exists()
+
+
+def test_the_settings_are_those_that_tune_chose():
+    results = json.loads((RESULTS / "tune" / "results.json").read_text())
+    best = tune.choose(results)
+    for name, optimizer in OPTIMIZERS.items():
+        chosen = (best[name]["learning_rate"], best[name]["weight_decay"])
+        assert (optimizer.learning_rate, optimizer.weight_decay) == chosen, name
+    assert (RESULTS / "tune" / "table.md").read_text() == tune.table(results)
+
+
+def test_the_committed_table_is_that_of_the_committed_results_and_of_the_readme():
+    results = json.loads((RESULTS / "compare" / "results.json").read_text())
+    table = (RESULTS / "compare" / "table.md").read_text()
+    assert table == report.table(results)
+    assert table in (ROOT / "README.md").read_text()
+    described = {name: describe(OPTIMIZERS[name], 20, 18) for name in OPTIMIZERS}
+    assert results["settings"]["optimizers"] == described
+
+
+def test_the_report_says_when_a_difference_is_within_noise():
+    def results(*top1_of_each):
+        names = [f"optimizer {index}" for index in range(len(top1_of_each))]
+        described = {"p": "2", "learning_rate": 0.1, "weight_decay": 0, "p_by_epoch": [2.0]}
+        return {
+            "settings": {
+                "model": "m",
+                "dataset": "d",
+                "batch_size": 1,
+                "epochs": 1,
+                "seeds": 3,
+                "optimizers": {name: {"label": name, **described} for name in names},
+            },
+            "environment": {"python": "1", "jax": "1", "flax": "1", "optax": "1", "machine": "m"},
+            "runs": [
+                {
+                    "optimizer": name,
+                    "epochs": [
+                        {"train_nll": 0.1, "held_out_nll": 0.1, "held_out_top1": value, "seconds": 1.0}
+                    ],
+                }
+                for name, values in zip(names, top1_of_each, strict=True)
+                for value in values
+            ],
+        }
+
+    text = report.table(results([0.90, 0.92, 0.91], [0.905, 0.925, 0.91], [0.5, 0.51, 0.52]))
+    assert "The highest test top-1 is that of optimizer 1. Within noise of it" in text
+    assert "(95 % Welch interval): optimizer 0." in text
+    assert "| 91.00 ± 1.00 |" in text
+    equal = report.table(results([0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.8, 0.8, 0.8]))
+    assert "(95 % Welch interval): optimizer 1." in equal
+    assert "Within noise" not in report.table(results([0.9, 0.9, 0.9], [0.8, 0.8, 0.8]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: JOB"),
+        (["train"], "invalid choice: 'train'"),
+        (["compare", "--optimizer", "adam"], "invalid choice: 'adam'"),
+        (["compare", "--epoch"], "expected one argument"),
+        (["compare", "--epochs", "0"], "must be at least 1, got 0"),
+        (["compare", "--seeds", "two"], "invalid whole number value: 'two'"),
+        (["compare", "--colour", "red"], "unrecognized arguments: --colour red"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(arguments, message, capsys):
+    assert message in error_of(capsys, arguments)
+
+
+def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    line = error_of(capsys, [*QUICK, "--output", tmp_path / "file" / "folder"])
+    assert "cannot write to the folder" in line
+    assert "Not a directory" in line
+
+
+def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
+    main([*QUICK, "--output", str(tmp_path)])
+    before = (tmp_path / "results.json").read_text()
+    capsys.readouterr()
+    line = error_of(capsys, [*QUICK, "--epochs", "2", "--output", tmp_path])
+    assert "holds results of another" in line
+    assert "in its settings; name another folder" in line
+    assert (tmp_path / "results.json").read_text() == before
+
+
+def test_a_damaged_results_file_is_never_overwritten(tmp_path, capsys):
+    (tmp_path / "results.json").write_text('{"settings": {')
+    assert "results.json is damaged; name another folder" in error_of(capsys, [*QUICK, "--output", tmp_path])
+    assert (tmp_path / "results.json").read_text() == '{"settings": {'
+
+
+def test_the_same_command_continues_where_it_stopped(tmp_path, monkeypatch):
+    trained = []
+
+    def train_until(stop):
+        def train_and_count(*arguments, seed, **options):
+            if seed == stop:
+                raise KeyboardInterrupt
+            trained.append(seed)
+            return train(*arguments, seed=seed, **options)
+
+        monkeypatch.setattr(compare, "train", train_and_count)
+        command = ["compare", "--seeds", "3", "--epochs", "1", "--optimizers", "sgdm"]
+        return main([*command, "--output", str(tmp_path)])
+
+    assert train_until(2) == 130
+    assert train_until(None) == 0
+    assert trained == [0, 1, 2]
+    assert [run["seed"] for run in json.loads((tmp_path / "results.json").read_text())["runs"]] == [0, 1, 2]
+
+
+def test_the_help_explains_itself():
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "compare", "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    for word in ("digits", "--optimizers", "--seeds", "--epochs", "--output", "lpsgdm", "(default: 3)"):
+        assert word in run.stdout

@@ -1,0 +1,43 @@
+"""What the README shows is what the project does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import lpoptax
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+BASH_BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=range(len(PYTHON_BLOCKS)))
+def test_every_python_block_runs_and_prints_what_it_says(block, capsys):
+    exec(compile(block, "README.md", "exec"), {})
+    promised = re.findall(r"# prints (.*)$", block, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == promised
+
+
+def test_every_block_is_run_here_or_by_continuous_integration():
+    # .ci/run takes the shell blocks out of the README and runs each line of them.
+    assert len(re.findall(r"^```\w+$", README, re.MULTILINE)) == len(PYTHON_BLOCKS) + len(BASH_BLOCKS)
+    assert [block.count("\n") for block in BASH_BLOCKS] == [1, 1]
+    assert [command in block for command, block in zip(("compare", "pytest"), BASH_BLOCKS, strict=True)] == [
+        True
+    ] * 2
+
+
+def test_every_call_in_the_table_of_methods_exists():
+    called = set(re.findall(r"`(?:\w+ = )?(?:lpoptax\.)?(\w+)\(", README)) - {"chain"}
+    assert called
+    for name in called:
+        assert hasattr(lpoptax, name), name
+
+
+def test_every_relative_link_leads_somewhere():
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
