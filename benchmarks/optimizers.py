@@ -59,13 +59,13 @@ def _stacey_2p(learning_rate: optax.Schedule, weight_decay: float, p: P) -> Tran
 # (benchmarks/results/tune): the same grid for each, everything else left at its default.
 OPTIMIZERS: dict[str, Optimizer] = {
     #                    label                build       p         p_final  learning_rate  weight_decay
-    "sgdm": Optimizer("SGD with momentum", _sgdm, 2.0, None, 0.1, 0.0),
-    "adamw": Optimizer("AdamW", _adamw, None, None, 0.01, 0.0),
-    "lion": Optimizer("Lion", _lion, math.inf, None, 0.001, 0.0),
+    "sgdm": Optimizer("SGD with momentum", _sgdm, 2.0, None, 0.3, 0.0),
+    "adamw": Optimizer("AdamW", _adamw, None, None, 0.03, 0.01),
+    "lion": Optimizer("Lion", _lion, math.inf, None, 0.0003, 0.01),
     "lpsgdm": Optimizer("LPSGDM", _lpsgdm, 6.0, 2.0, 0.01, 0.0),
-    "stacey_p2": Optimizer("STACEY(p,2)", _stacey_p2, 3.0, None, 0.03, 0.0),
-    "stacey_pp": Optimizer("STACEY(p,p)", _stacey_pp, 3.0, None, 0.03, 0.0),
-    "stacey_2p": Optimizer("STACEY(2,p)", _stacey_2p, 3.0, None, 0.3, 0.0),
+    "stacey_p2": Optimizer("STACEY(p,2)", _stacey_p2, 3.0, None, 0.3, 0.01),
+    "stacey_pp": Optimizer("STACEY(p,p)", _stacey_pp, 3.0, None, 1.0, 0.01),
+    "stacey_2p": Optimizer("STACEY(2,p)", _stacey_2p, 3.0, None, 10.0, 0.01),
 }
 
 

@@ -6,56 +6,69 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
-from rich.markdown import Markdown
+from rich.table import Table
 from scipy import stats
 
 Results = dict[str, Any]
 
 
+COLUMNS = ("optimizer", "p", "learning rate", "weight decay", "train NLL", "test top-1, %", "s / epoch")
+
+
 def write(folder: Path, console: Console) -> None:
     """Writes `table.md` and `curves.png` from the `results.json` in `folder`, and shows the table."""
     results = json.loads((folder / "results.json").read_text())
-    text = table(results)
-    (folder / "table.md").write_text(text)
-    curves(results).savefig(folder / "curves.png", dpi=110)
-    console.print(Markdown(text))
+    (folder / "table.md").write_text(table(results))
+    curves(results).savefig(folder / "curves.png", dpi=100)
+    # Without a box the rows fit into 80 columns.
+    shown = Table(*(column.replace(" ", "\n", 1) for column in COLUMNS), box=None, padding=(0, 1, 0, 0))
+    for row in _rows(results):
+        shown.add_row(*row)
+    console.print(shown)
+    console.print(_explanation(results))
     console.print(f"Results are in {folder}: table.md, curves.png, results.json", soft_wrap=True)
 
 
 def table(results: Results) -> str:
     """Returns the table as Markdown: a row for each optimizer, then how to read it."""
-    settings = results["settings"]
-    lines = [
-        "| optimizer | p | learning rate | weight decay | train NLL | test top-1, % | s / epoch |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, described in settings["optimizers"].items():
+    lines: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS), *_rows(results)]
+    rows = ["| " + " | ".join(cells) + " |" for cells in lines]
+    return "\n".join([*rows, "", _explanation(results), ""])
+
+
+def _rows(results: Results) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, described in results["settings"]["optimizers"].items():
         runs = _runs(results, name)
         if not runs:
             continue
-        nll = [run[-1]["train_nll"] for run in runs]
-        top1 = [100 * run[-1]["held_out_top1"] for run in runs]
         # The first epoch of a run may include compilation.
         seconds = [epoch["seconds"] for run in runs for epoch in (run[1:] or run)]
-        lines.append(
-            f"| {described['label']} | {described['p']} | {described['learning_rate']:g} "
-            f"| {described['weight_decay']:g} | {_mean_std(nll, 4)} | {_mean_std(top1, 2)} "
-            f"| {_mean_std(seconds, 2)} |"
+        rows.append(
+            (
+                described["label"],
+                described["p"],
+                f"{described['learning_rate']:g}",
+                f"{described['weight_decay']:g}",
+                _mean_std([run[-1]["train_nll"] for run in runs], 4),
+                _mean_std([100 * run[-1]["held_out_top1"] for run in runs], 2),
+                f"{np.mean(seconds):.2f}",
+            )
         )
-    environment = results["environment"]
+    return rows
+
+
+def _explanation(results: Results) -> str:
+    settings, environment = results["settings"], results["environment"]
     versions = ", ".join(
         f"{package} {environment[package]}" for package in ("python", "jax", "flax", "optax")
     )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Mean ± standard deviation over {settings['seeds']} seeds, after {settings['epochs']} epochs of "
-            f"{settings['model']} on {settings['dataset']} with batches of {settings['batch_size']}. "
-            f"{_verdict(results)} Measured with {versions} on {environment['machine']}.",
-            "",
-        ]
+    return (
+        f"Mean ± standard deviation over {settings['seeds']} seeds, after {settings['epochs']} epochs of "
+        f"{settings['model']} on {settings['dataset']} with batches of {settings['batch_size']}. "
+        f"{_verdict(results)} Measured with {versions} on {environment['machine']}."
     )
 
 
@@ -87,7 +100,7 @@ def curves(results: Results) -> Figure:
     settings = results["settings"]
     figure = Figure(figsize=(8, 8), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
-    lines_of_p: dict[tuple[float, ...], list[str]] = {}
+    by_p: dict[tuple[float, ...], list[dict[str, str]]] = {}
     for index, (name, described) in enumerate(settings["optimizers"].items()):
         runs = _runs(results, name)
         if not runs:
@@ -96,19 +109,23 @@ def curves(results: Results) -> Figure:
         _band(axes[0], [[epoch["train_nll"] for epoch in run] for run in runs], style)
         _band(axes[1], [[100 * (1 - epoch["held_out_top1"]) for epoch in run] for run in runs], style)
         if described["p_by_epoch"]:
-            lines_of_p.setdefault(tuple(described["p_by_epoch"]), []).append(described["label"])
-    for p, labels in lines_of_p.items():
-        axes[2].plot(range(1, len(p) + 1), p, "o-", markersize=3, label=", ".join(labels))
+            by_p.setdefault(tuple(described["p_by_epoch"]), []).append(style)
+    for p, styles in by_p.items():
+        label = ", ".join(style["label"] for style in styles)
+        axes[2].plot(range(1, len(p) + 1), p, "o-", markersize=3, color=styles[0]["color"], label=label)
     axes[0].set(ylabel="train NLL", yscale="log")
-    axes[1].set(ylabel="test error, %")
+    axes[1].set(ylabel="test error, %", yscale="log")
+    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1].yaxis.set_major_formatter("{x:g}")
+    axes[1].yaxis.set_minor_formatter(NullFormatter())
     axes[2].set(ylabel="p", xlabel="epoch")
     axes[2].xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(
         f"{settings['model']} on {settings['dataset']}: mean ± std over {settings['seeds']} seeds",
         fontsize="medium",
     )
-    for axis in (axes[0], axes[2]):
-        axis.legend(ncols=2, fontsize="small")
+    axes[0].legend(ncols=2, fontsize="small")
+    axes[2].legend(fontsize="small")
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure

@@ -21,7 +21,7 @@ from benchmarks.progress import epochs_bar
 from benchmarks.recording import ResultsFolder
 from benchmarks.training import Epoch, steps_per_epoch, train
 
-LEARNING_RATES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+LEARNING_RATES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 WEIGHT_DECAYS = (0.0, 0.01)
 
 
