@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lpoptax._hyperparameters import check
-from lpoptax._precision import scalar, widen
+from lpoptax._precision import cast_like, scalar, widen
 
 
 class StaceyCouplingState(NamedTuple):
     """State of :func:`stacey_coupling`."""
 
-    z: optax.Params  # the dual iterate; shapes and dtypes of params.
+    z: optax.Params  # the dual iterate; shapes of params, dtype=z_dtype or that of params.
     primal_state: optax.OptState
     dual_state: optax.OptState
 
@@ -23,6 +23,8 @@ def stacey_coupling(
     primal: optax.GradientTransformation,
     dual: optax.GradientTransformation,
     tau: ArrayLike,
+    *,
+    z_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Couples an optimizer that steps at the params with one that has its own iterate z.
 
@@ -41,6 +43,7 @@ def stacey_coupling(
         primal: any transformation; for STACEY the lp power map and a learning rate.
         dual: any transformation; for STACEY :func:`lpoptax.mirror_descent`.
         tau: weight of the dual iterate, a scalar in [0, 1]. With 0 only ``primal`` acts.
+        z_dtype: dtype of z; default None, that of each parameter.
 
     Returns:
         A :class:`optax.GradientTransformationExtraArgs`, which passes extra arguments on
@@ -81,7 +84,7 @@ def stacey_coupling(
     dual = optax.with_extra_args_support(dual)
 
     def init_fn(params: optax.Params) -> StaceyCouplingState:
-        z = jax.tree.map(_copy, params)
+        z = jax.tree.map(lambda theta: _copy(theta, z_dtype), params)
         return StaceyCouplingState(z=z, primal_state=primal.init(params), dual_state=dual.init(z))
 
     def update_fn(
@@ -107,20 +110,24 @@ def stacey_coupling(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _copy(leaf: Any) -> Any:
+def _copy(leaf: Any, dtype: DTypeLike | None) -> Any:
     # A real copy, or params and state could not be donated together; an abstract leaf
     # has no buffer to copy.
-    return leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.array(leaf, copy=True)
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf if dtype is None else jax.eval_shape(lambda x: x.astype(dtype), leaf)
+    return jnp.array(leaf, dtype=dtype, copy=True)
 
 
 def _move(update: jax.Array | None, z: jax.Array) -> jax.Array:
     if update is None:
         return z
     wide_update, wide_z = widen(update, z)
-    return (wide_z + wide_update).astype(z.dtype)
+    return cast_like(wide_z + wide_update, z)
 
 
 def _couple(u: jax.Array, z: jax.Array, theta: jax.Array, tau: ArrayLike) -> jax.Array:
     wide_u, z, theta = widen(u, z, theta)
     weight = scalar(tau, theta)
-    return (weight * (z - theta) + (1 - weight) * wide_u).astype(u.dtype)
+    # Without weight z is free to overflow.
+    pull = jnp.where(weight == 0, 0, weight * (z - theta))
+    return cast_like(pull + (1 - weight) * wide_u, u)

@@ -19,22 +19,35 @@ def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real)
 
 
-def check(name: str, value: Any, is_allowed: Callable[[Any], bool], allowed: str) -> None:
-    """Raises a `ValueError` if `value` is a plain number that is not allowed."""
+def check(
+    name: str,
+    value: Any,
+    is_allowed: Callable[[Any], bool],
+    allowed: str,
+    *,
+    may_be_schedule: bool = False,
+) -> None:
+    """Raises a `ValueError` if `value` is a plain number, or a schedule, that is not allowed."""
+    if callable(value) and not may_be_schedule:
+        raise ValueError(
+            f"{name} must be {allowed}, got a schedule: {name}={value} (inject_hyperparams takes one)."
+        )
     if is_number(value) and not is_allowed(value):
         raise ValueError(f"{name} must be {allowed}, got {name}={value}.")
 
 
 def check_p(name: str, value: Any) -> None:
-    check(name, value, lambda v: v > 1, "greater than 1 (infinity included)")
+    check(name, value, lambda v: v > 1, "greater than 1 (infinity included)", may_be_schedule=True)
 
 
-def check_finite_p(name: str, value: Any) -> None:
-    check(name, value, lambda v: 1 < v < math.inf, "greater than 1 and finite")
+def check_finite_p(name: str, value: Any, *, may_be_schedule: bool = True) -> None:
+    allowed = "greater than 1 and finite"
+    check(name, value, lambda v: 1 < v < math.inf, allowed, may_be_schedule=may_be_schedule)
 
 
-def check_non_negative(name: str, value: Any) -> None:
-    check(name, value, lambda v: 0 <= v < math.inf, "non-negative and finite")
+def check_non_negative(name: str, value: Any, *, may_be_schedule: bool = False) -> None:
+    allowed = "non-negative and finite"
+    check(name, value, lambda v: 0 <= v < math.inf, allowed, may_be_schedule=may_be_schedule)
 
 
 def check_decay_rate(name: str, value: Any) -> None:

@@ -33,6 +33,11 @@ def lpsgd(
     The length of a step depends on p: a gradient of 1e-3 becomes 0.25 at p = 6, so the
     best learning rate differs from that of SGD, often by orders of magnitude.
 
+    Under :func:`optax.inject_hyperparams` name ``weight_decay_mask`` (and any dtype you
+    pass) in ``static_args``: a function would be called as a schedule, and nothing would
+    decay. With parameters in half precision set ``hyperparam_dtype=jnp.float32``: else p,
+    eps and the rates are rounded to that precision, and eps = 1e-8 is 0 in float16.
+
     Args:
         learning_rate: a scalar, or a schedule of the step.
         p: the norm, 1 < p <= infinity; a number, a traced scalar, or a schedule that maps
@@ -49,7 +54,7 @@ def lpsgd(
 
     Raises:
         ValueError: if ``p`` is a number not above 1, or ``eps`` or ``weight_decay`` a
-            negative one.
+            negative one, or if ``update`` is called without params where they decay.
 
     Examples:
         >>> import jax
@@ -102,12 +107,13 @@ def lpsgdm(
                           - \eta \frac{m}{(|m| + \epsilon)^\rho}, \qquad
         \rho = 1 - \frac{1}{p - 1}
 
-    The method of the paper anneals p with :func:`lpoptax.cosine_p_schedule` from 6 to 9
-    down to 2. The momentum is :func:`optax.ema` without bias correction, not
+    The method of the paper anneals p with :func:`lpoptax.cosine_p_schedule` from a p_max
+    of 6, 8 or 9 to 2. The momentum is :func:`optax.ema` without bias correction, not
     :func:`optax.trace`: at p = 2 the learning rate that matches ``optax.sgd(eta,
-    momentum=0.9)`` is 10 eta. p = infinity is Signum.
+    momentum=0.9)`` is 10 eta. p = infinity with ``eps = 0`` is :func:`optax.signum`.
 
-    The length of a step depends on p, see :func:`lpoptax.lpsgd`.
+    The length of a step depends on p, see :func:`lpoptax.lpsgd`, also for what to know
+    about :func:`optax.inject_hyperparams`.
 
     Args:
         learning_rate: a scalar, or a schedule of the step.
@@ -127,7 +133,8 @@ def lpsgdm(
 
     Raises:
         ValueError: if ``p`` is a number not above 1, ``momentum`` one outside [0, 1), or
-            ``eps`` or ``weight_decay`` a negative one.
+            ``eps`` or ``weight_decay`` a negative one, or if ``update`` is called without
+            params where they decay.
 
     Examples:
         >>> import jax

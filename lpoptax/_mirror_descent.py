@@ -8,8 +8,8 @@ import optax
 from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check_finite_p, check_non_negative, evaluate, is_number
-from lpoptax._power import signed_power
-from lpoptax._precision import scalar, smallest_normal, widen
+from lpoptax._power import p_minus_1, signed_power
+from lpoptax._precision import cast_like, scalar, smallest_normal, widen
 
 
 class MirrorDescentState(NamedTuple):
@@ -32,13 +32,15 @@ def mirror_descent(
     gradient descent with learning rate ``alpha``. When p is scheduled, z stays where it is
     and the map changes.
 
-    Neither power is taken as written: :math:`|z|^{p-1}` underflows in float32 at
-    p = 9 and z = 1e-6 already. Both terms are compared at a common root instead.
+    Neither power is taken as written: :math:`|z|^{p-1}` underflows in float32 at p = 9 and
+    z = 1e-6 already, and z' - z would lose a small step to cancellation. Both terms are
+    compared at a common root instead, and z' - z is computed as a growth of z.
 
     Args:
         alpha: step size in the dual space, non-negative; a number, a traced scalar, or a
             schedule of the step.
-        p: the norm, 1 < p < infinity, alike a number, scalar or schedule; default 2.
+        p: the norm, 1 < p < infinity, alike a number, scalar or schedule; default 2. A
+            schedule must be finite too: :func:`lpoptax.gradual_p_schedule` is not.
 
     Returns:
         A :class:`optax.GradientTransformation`. It includes the learning rate and the
@@ -70,7 +72,7 @@ def mirror_descent(
         lp-Smooth Nonconvex Optimization`, ICML 2025, Algorithm 3
     """
     check_finite_p("p", p)
-    check_non_negative("alpha", alpha)
+    check_non_negative("alpha", alpha, may_be_schedule=True)
 
     def init_fn(params: optax.Params) -> MirrorDescentState:
         del params
@@ -98,19 +100,26 @@ def _mirror_step(g: jax.Array, z: jax.Array, alpha: ArrayLike, p: ArrayLike) -> 
     wide_g, wide_z = widen(g, z)
     pull = scalar(alpha, wide_g) * wide_g
     if is_number(p) and p == 2:
-        return (-pull).astype(z.dtype)  # exact, and free of powers
-    power = scalar(p - 1 if is_number(p) else scalar(p, wide_z) - 1, wide_z)
-    return (_mirror_map(wide_z, pull, power) - wide_z).astype(z.dtype)
+        return cast_like(-pull, z)  # exact, and free of powers
+    return cast_like(_displacement(wide_z, pull, p_minus_1(p, wide_z)), z)
 
 
-def _mirror_map(z: jax.Array, pull: jax.Array, power: jax.Array) -> jax.Array:
-    """Returns z' with sign(z') |z'|^power = sign(z) |z|^power - pull."""
+def _displacement(z: jax.Array, pull: jax.Array, power: jax.Array) -> jax.Array:
+    """Returns z' - z for sign(z') |z'|^power = sign(z) |z|^power - pull."""
     # |z|^power and |pull| are held as own^common and other^common, the root being the
     # one that brings both to the smaller of the scales of z and of |z|^power.
     common = jnp.maximum(power, 1)
     own = jnp.abs(z) ** (power / common)
     other = jnp.abs(pull) ** (1 / common)
-    larger = jnp.maximum(jnp.maximum(own, other), smallest_normal(own))
-    dual = jnp.sign(z) * (own / larger) ** common - jnp.sign(pull) * (other / larger) ** common
-    scale = jnp.where(own >= other, jnp.abs(z), jnp.abs(pull) ** (1 / power))
-    return scale * signed_power(dual, 1 / power, jnp.zeros_like(power))
+    smaller, larger = jnp.minimum(own, other), jnp.maximum(own, other)
+    quotient = (smaller / jnp.maximum(larger, smallest_normal(larger))) ** common
+    # The larger term is taken out of the difference, which leaves 1 - ratio.
+    turn = jnp.sign(z) * jnp.conj(jnp.sign(pull))
+    if jnp.iscomplexobj(z):
+        ratio = quotient * jnp.where(own >= other, jnp.conj(turn), turn)
+        growth = signed_power(1 - ratio, 1 / power, jnp.zeros_like(power)) - 1
+    else:
+        # A small step is a small growth, which no difference of near numbers would show.
+        growth = jnp.expm1(jnp.log1p(-quotient * turn) / power)
+    from_pull = jnp.sign(pull) * jnp.abs(pull) ** (1 / power)
+    return jnp.where(own >= other, z * growth, -from_pull * (1 + growth) - z)

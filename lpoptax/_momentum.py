@@ -7,7 +7,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from lpoptax._hyperparameters import check_decay_rate
-from lpoptax._precision import scalar, widen
+from lpoptax._precision import cast_like, scalar, widen
 
 
 class ScaleByInterpolatedMomentumState(NamedTuple):
@@ -75,13 +75,13 @@ def scale_by_interpolated_momentum(
     ) -> tuple[optax.Updates, ScaleByInterpolatedMomentumState]:
         del params
         emitted = jax.tree.map(
-            lambda g, m: None if g is None else _average(g, m, b1).astype(g.dtype),
+            lambda g, m: None if g is None else cast_like(_average(g, m, b1), g),
             updates,
             state.mu,
             is_leaf=lambda leaf: leaf is None,
         )
         mu = jax.tree.map(
-            lambda g, m: m if g is None else _average(g, m, b2).astype(m.dtype),
+            lambda g, m: m if g is None else cast_like(_average(g, m, b2), m),
             updates,
             state.mu,
             is_leaf=lambda leaf: leaf is None,

@@ -11,10 +11,10 @@ from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_n
 from lpoptax._precision import scalar, smallest_normal, widen
 
 
-def inverse_power(p: ArrayLike, like: jax.Array) -> jax.Array:
-    """Returns 1 / (p - 1) in the real dtype of `like`; it is 0 at p = infinity."""
-    # A plain number is inverted in double precision: p - 1 cancels near p = 1.
-    return scalar(1.0 / (p - 1.0) if is_number(p) else 1.0 / (scalar(p, like) - 1.0), like)
+def p_minus_1(p: ArrayLike, like: jax.Array) -> jax.Array:
+    """Returns p - 1 in the real dtype of `like`."""
+    # For a plain number in double precision: the difference cancels near p = 1.
+    return scalar(p - 1 if is_number(p) else scalar(p, like) - 1, like)
 
 
 def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
@@ -30,10 +30,10 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
     numbers keep their phase.
 
     The map is computed in at least float32 and returned in the dtype of ``x``. No finite
-    ``x`` gives nan; for p < 2 the result overflows to infinity where the exact value
+    real ``x`` gives nan; for p < 2 the result overflows to infinity where the exact value
     does. Subnormal magnitudes may be flushed to zero, as XLA does on CPU. The map is
     differentiable in ``x``, ``p`` and ``eps``; with ``eps = 0`` the slope at zero is
-    that at the smallest normal number.
+    that of the chord to the smallest normal number.
 
     Args:
         x: array of any shape, real or complex floating dtype (integers become float32).
@@ -41,7 +41,7 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
         eps: smoothing near zero, non-negative, in the units of ``x``; default 1e-8.
 
     Returns:
-        An array with the shape and dtype of ``x``.
+        An array with the dtype of ``x`` and its shape, broadcast with that of ``p``.
 
     Raises:
         ValueError: if ``p`` is a number not above 1, or ``eps`` a negative one.
@@ -63,7 +63,7 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
     check_p("p", p)
     check_non_negative("eps", eps)
     (wide,) = widen(x)
-    u = signed_power(wide, inverse_power(p, wide), scalar(eps, wide))
+    u = signed_power(wide, 1 / p_minus_1(p, wide), scalar(eps, wide))
     dtype = jnp.asarray(x).dtype
     return u.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else u
 

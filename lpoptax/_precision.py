@@ -26,6 +26,11 @@ def scalar(value: ArrayLike, like: jax.Array) -> jax.Array:
     return jnp.asarray(value).astype(_limits(like).dtype)
 
 
+def cast_like(x: jax.Array, like: ArrayLike) -> jax.Array:
+    """Returns `x` in the dtype of `like`, which may also be a NumPy array or a number."""
+    return x.astype(jnp.asarray(like).dtype)
+
+
 def smallest_normal(x: jax.Array) -> float:
     """Returns the smallest normal number in the real dtype of `x`."""
     return float(_limits(x).tiny)

@@ -55,7 +55,7 @@ def cosine_p_schedule(
         Xu and Yang, `Beyond l2-norm and l-infinity-norm: A Curvature-Inspired lp-Norm
         Scheme for Deep Neural Networks <https://arxiv.org/abs/2606.02078>`_, 2026, eq. 19
     """
-    check_finite_p("p_final", p_final)
+    check_finite_p("p_final", p_final, may_be_schedule=False)
     check("p_max", p_max, math.isfinite, "finite (for a start at infinity use gradual_p_schedule)")
     if is_number(p_final):
         check("p_max", p_max, lambda v: v >= p_final, f"at least p_final={p_final}")

@@ -8,7 +8,7 @@ from lpoptax._hyperparameters import check_finite_p
 from lpoptax._mirror_descent import mirror_descent
 from lpoptax._momentum import scale_by_interpolated_momentum
 from lpoptax._power import scale_by_lp_power
-from lpoptax._weight_decay import decoupled_weight_decay, product
+from lpoptax._weight_decay import decoupled_weight_decay
 
 
 def stacey(
@@ -24,6 +24,7 @@ def stacey(
     *,
     weight_decay_mask: optax.MaskOrFn = None,
     mu_dtype: DTypeLike | None = None,
+    z_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Steepest descent in the lp norm, coupled with mirror descent on a second iterate.
 
@@ -49,8 +50,10 @@ def stacey(
     STACEY(2,p)   2             p
     ============= ============= ============
 
-    With ``tau = 0``, p = infinity and ``eps = 0`` it is :func:`optax.lion`. The length of
-    a step depends on p, see :func:`lpoptax.lpsgd`.
+    With ``tau = 0``, p = infinity and ``eps = 0`` it is :func:`optax.lion`. Both norms may
+    be scheduled, which neither paper does; z stays where it is when the mirror map changes.
+    The length of a step depends on p, see :func:`lpoptax.lpsgd`, also for what to know
+    about :func:`optax.inject_hyperparams`.
 
     Args:
         learning_rate: eta, a scalar or a schedule of the step. It scales the primal step
@@ -69,6 +72,8 @@ def stacey(
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from
             params to one, True where to decay; default None, everywhere.
         mu_dtype: dtype of the momentum; default None, that of each parameter.
+        z_dtype: dtype of the dual iterate z; default None, that of each parameter. With
+            parameters in half precision use float32, or steps of size ``alpha`` are lost.
 
     Returns:
         A :class:`optax.GradientTransformationExtraArgs`, whose ``update`` needs params.
@@ -104,6 +109,10 @@ def stacey(
     # The decay comes after the coupling, which would scale it by 1 - tau.
     return optax.chain(
         scale_by_interpolated_momentum(b1, b2, mu_dtype),
-        stacey_coupling(primal, dual, tau),
-        *decoupled_weight_decay(weight_decay, weight_decay_mask, product(-1.0, learning_rate)),
+        stacey_coupling(primal, dual, tau, z_dtype=z_dtype),
+        *decoupled_weight_decay(weight_decay, weight_decay_mask, factor=_negative(learning_rate)),
     )
+
+
+def _negative(value: optax.ScalarOrSchedule) -> optax.ScalarOrSchedule:
+    return (lambda count: -value(count)) if callable(value) else -value

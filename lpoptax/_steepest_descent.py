@@ -8,8 +8,8 @@ import optax
 from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate
-from lpoptax._power import inverse_power, lp_power
-from lpoptax._precision import scalar, widen
+from lpoptax._power import lp_power, p_minus_1
+from lpoptax._precision import cast_like, scalar, widen
 
 
 class ScaleByLpSteepestDescentState(NamedTuple):
@@ -35,7 +35,7 @@ def scale_by_lp_steepest_descent(
     which leaves the factor out, u is linear in the scale of g.
 
     The norm is computed in at least float32, relative to the largest coordinate, so that
-    no power of it under- or overflows. A zero gradient gives a zero update.
+    no scale of the gradient is too small or too large. A zero gradient gives a zero update.
 
     Args:
         p: the norm, 1 < p <= infinity; a number, a traced scalar, or a schedule that maps
@@ -96,24 +96,28 @@ def _steepest_descent(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> o
     if not leaves:
         return updates
     wide = [widen(leaf)[0] for leaf in leaves]
-    magnitudes = widen(*(jnp.abs(g) for g in wide))
-    norm = _norm(magnitudes, 1 + inverse_power(p, magnitudes[0]))
-    # A zero gradient has no direction; any scale leaves it at zero.
-    norm = jnp.where(norm == 0, 1, norm)
+    largest = jnp.stack(widen(*(jnp.max(jnp.abs(g), initial=0) for g in wide))).max()
+    # The reciprocal of the largest floats is subnormal, so the scale stays below them.
+    shrink = jnp.where(largest > 2.0**120, 2.0**-8, 1.0).astype(largest.dtype)
+    unit = jnp.where(largest == 0, 1, largest * shrink)
+    # Products: XLA would merge two quotients in a row, with a subnormal denominator.
+    inverse = 1 / unit
+    relative = [g * scalar(shrink, g) * scalar(inverse, g) for g in wide]
+    # The step is linear in the scale of the gradient, so it is taken from coordinates of
+    # at most 1, where no power under- or overflows that matters, and scaled back.
+    exponent = 1 / p_minus_1(p, largest)
+    norm = jnp.where(largest == 0, 1, _norm(relative, 1 + exponent))
+    factor = norm ** (1 - exponent)
 
-    # The map is homogeneous: divided by the norm first and multiplied by it after, no
-    # intermediate result leaves the range of floats, whatever p.
     def step(g: jax.Array) -> jax.Array:
-        length = scalar(norm, g)
-        return length * lp_power(g / length, p, scalar(eps, g) / length)
+        u = lp_power(g, p, scalar(eps, g) * scalar(shrink, g) * scalar(inverse, g))
+        return u * scalar(factor, g) * scalar(unit, g) / scalar(shrink, g)
 
-    steps = [step(g).astype(leaf.dtype) for g, leaf in zip(wide, leaves, strict=True)]
+    steps = [cast_like(step(g), leaf) for g, leaf in zip(relative, leaves, strict=True)]
     return jax.tree.unflatten(structure, steps)
 
 
-def _norm(magnitudes: list[jax.Array], q: jax.Array) -> jax.Array:
+def _norm(leaves: list[jax.Array], q: jax.Array) -> jax.Array:
     """Returns the norm of exponent q over all leaves together."""
-    largest = jnp.stack([jnp.max(m, initial=0) for m in magnitudes]).max()
-    scale = jnp.where(largest == 0, 1, largest)
-    total = jnp.stack([jnp.sum((m / scale) ** q) for m in magnitudes]).sum()
-    return scale * total ** (1 / q)
+    totals = widen(*(jnp.sum(jnp.abs(leaf) ** scalar(q, leaf)) for leaf in leaves))
+    return jnp.stack(totals).sum() ** (1 / q)

@@ -1,8 +1,19 @@
-"""Decoupled weight decay, as the links that it adds to a chain."""
+"""Decoupled weight decay, as the link that it adds to a chain."""
 
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import optax
 
 from lpoptax._hyperparameters import check_non_negative, evaluate, is_number
+from lpoptax._precision import cast_like, scalar, widen
+
+
+class DecoupledWeightDecayState(NamedTuple):
+    """State of the decay that lpsgd, lpsgdm and stacey add."""
+
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32.
 
 
 def decoupled_weight_decay(
@@ -10,16 +21,45 @@ def decoupled_weight_decay(
     mask: optax.MaskOrFn,
     factor: optax.ScalarOrSchedule = 1.0,
 ) -> list[optax.GradientTransformation]:
-    """Returns the link that adds factor * weight_decay * params, or no link if it is off."""
-    check_non_negative("weight_decay", weight_decay)
-    # Left out when off: add_decayed_weights demands params even for a rate of zero.
+    """Returns the link that adds factor * weight_decay * params, or no link if it is off.
+
+    It differs from optax.add_decayed_weights in that both numbers may be schedules, and
+    that a schedule in float32 does not promote updates in half precision.
+    """
+    check_non_negative("weight_decay", weight_decay, may_be_schedule=True)
+    # Left out when off, so that update needs no params.
     if weight_decay is None or (is_number(weight_decay) and weight_decay == 0):
         return []
-    return [optax.add_decayed_weights(product(factor, weight_decay), mask)]
+    decay = optax.GradientTransformation(_init, _update_fn(weight_decay, factor))
+    return [decay if mask is None else optax.masked(decay, mask)]
 
 
-def product(a: optax.ScalarOrSchedule, b: optax.ScalarOrSchedule) -> optax.ScalarOrSchedule:
-    """Returns the product, which is a schedule if one of the factors is."""
-    if callable(a) or callable(b):
-        return lambda count: evaluate(a, count) * evaluate(b, count)
-    return a * b
+def _init(params: optax.Params) -> DecoupledWeightDecayState:
+    del params
+    return DecoupledWeightDecayState(count=jnp.zeros([], jnp.int32))
+
+
+def _update_fn(
+    weight_decay: optax.ScalarOrSchedule, factor: optax.ScalarOrSchedule
+) -> optax.TransformUpdateFn:
+    def update_fn(
+        updates: optax.Updates, state: DecoupledWeightDecayState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, DecoupledWeightDecayState]:
+        if params is None:
+            raise ValueError("params must be passed to update for weight_decay, got params=None.")
+        current_decay, current_factor = evaluate(weight_decay, state.count), evaluate(factor, state.count)
+
+        def decay(u: jax.Array, theta: jax.Array) -> jax.Array:
+            wide_u, wide_theta = widen(u, theta)
+            rate = scalar(current_factor, wide_u) * scalar(current_decay, wide_u)
+            return cast_like(wide_u + rate * wide_theta, u)
+
+        updates = jax.tree.map(
+            lambda u, theta: None if u is None else decay(u, theta),
+            updates,
+            params,
+            is_leaf=lambda leaf: leaf is None,
+        )
+        return updates, DecoupledWeightDecayState(count=optax.safe_increment(state.count))
+
+    return update_fn

@@ -12,6 +12,13 @@ from tests import reference
 from tests.helpers import random_problem, trajectory
 
 SCHEDULE = lpoptax.cosine_p_schedule(6.0, 20)
+
+
+def strong_schedule(step):
+    """A float32 that would promote half precision, as linear and warm-up schedules return."""
+    return jnp.full_like(step, 0.01, dtype=jnp.float32)
+
+
 OPTIMIZERS = {
     "lpsgd": lambda p: lpoptax.lpsgd(0.01, p),
     "lpsgdm": lambda p: lpoptax.lpsgdm(0.01, p, weight_decay=0.1),
@@ -21,6 +28,13 @@ OPTIMIZERS = {
     "power": lambda p: optax.chain(lpoptax.scale_by_lp_power(p), optax.scale(-0.01)),
     "steepest": lambda p: optax.chain(lpoptax.scale_by_lp_steepest_descent(p), optax.scale(-0.01)),
     "mirror": lambda p: optax.chain(lpoptax.mirror_descent(0.01, p)),
+    "scheduled rates": lambda p: lpoptax.stacey(
+        strong_schedule, p, alpha=strong_schedule, tau=0.1, weight_decay=strong_schedule
+    ),
+    "scheduled decay": lambda p: lpoptax.lpsgdm(strong_schedule, p, weight_decay=strong_schedule),
+    "coupled sgd": lambda p: optax.chain(
+        lpoptax.stacey_coupling(optax.sgd(0.01), lpoptax.mirror_descent(0.01, p), tau=0.1)
+    ),
     "coupled adamw": lambda p: optax.chain(
         lpoptax.stacey_coupling(optax.adamw(0.01), lpoptax.mirror_descent(0.01, p), tau=0.1)
     ),
@@ -76,14 +90,41 @@ def test_state_and_updates_keep_structure_shapes_and_dtypes(build):
         chex.assert_trees_all_equal_shapes_and_dtypes(state, new_state)
 
 
-@every_optimizer
+@pytest.mark.parametrize(
+    "build",
+    # AdamW itself promotes implicitly.
+    [build for name, build in OPTIMIZERS.items() if name != "coupled adamw"],
+    ids=[name for name in OPTIMIZERS if name != "coupled adamw"],
+)
 def test_no_implicit_promotion_happens(build):
-    if build is OPTIMIZERS["coupled adamw"]:
-        build = OPTIMIZERS["mirror"]  # AdamW itself promotes implicitly.
     with jax.numpy_dtype_promotion("strict"):
         params, gradients = random_problem(steps=2, dtype=jnp.bfloat16)
         trajectory(build(SCHEDULE), params, gradients)
         trajectory(build(3.0), params, gradients)
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_it_may_be_skipped_by_a_condition(build, dtype):
+    params, gradients = random_problem(steps=1, dtype=dtype)
+    optimizer = build(SCHEDULE)
+
+    @jax.jit
+    def step(skip, g, state):
+        return jax.lax.cond(
+            skip, lambda g, state: (g, state), lambda g, state: optimizer.update(g, state, params), g, state
+        )
+
+    step(False, gradients[0], optimizer.init(params))
+
+
+@every_optimizer
+def test_numpy_gradients_and_missing_leaves_are_accepted(build):
+    optimizer = build(SCHEDULE)
+    params = {"a": jnp.ones(2), "b": None, "c": (None, jnp.ones(()))}
+    g = {"a": np.ones(2), "b": None, "c": (None, np.float32(1))}
+    updates, _ = optimizer.update(g, optimizer.init(params), params)
+    chex.assert_trees_all_equal_structs(updates, params)
 
 
 @every_optimizer
@@ -147,6 +188,23 @@ def test_injected_hyperparameters_change_nothing_and_can_be_read(factory, p):
     state = injected.init(params)
     _, state = injected.update(gradients[0], state, params)
     assert float(state.hyperparams["p"]) == (6.0 if callable(p) else 3.0)
+
+
+def test_an_injected_optimizer_takes_a_mask_and_a_precision():
+    params, gradients = random_problem(steps=1, dtype=jnp.float16)
+
+    def mask(params):
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    injected = optax.inject_hyperparams(
+        lpoptax.stacey, static_args=("weight_decay_mask", "mu_dtype"), hyperparam_dtype=jnp.float32
+    )
+    settings = {"weight_decay": 0.1, "weight_decay_mask": mask, "mu_dtype": jnp.float32}
+    chex.assert_trees_all_close(
+        trajectory(injected(0.1, 3.0, **settings), params, gradients),
+        trajectory(lpoptax.stacey(0.1, 3.0, **settings), params, gradients),
+        rtol=1e-3,  # one unit in the last place of float16
+    )
 
 
 def test_groups_of_parameters_may_have_different_p():

@@ -103,3 +103,38 @@ def test_an_update_without_params_is_refused():
         ValueError, match="params must be passed to update of stacey_coupling, got params=None"
     ):
         coupled.update(jnp.ones(2), coupled.init(jnp.ones(2)))
+
+
+def test_the_dual_iterate_may_have_more_precision_than_the_params():
+    params = {"a": jnp.ones(2, jnp.bfloat16)}
+    coupled = lpoptax.stacey_coupling(optax.sgd(0.1), lpoptax.mirror_descent(1e-3), 0.5, z_dtype=jnp.float32)
+    state = coupled.init(params)
+    for _ in range(10):
+        updates, state = coupled.update(params, state, params)
+    assert updates["a"].dtype == jnp.bfloat16
+    # In bfloat16 no step of 1e-3 would move it from 1 at all.
+    chex.assert_trees_all_close(state.z["a"], jnp.full(2, 0.99), rtol=1e-5)
+    assert jax.eval_shape(coupled.init, params).z["a"].dtype == jnp.float32
+    abstract = coupled.init(jax.eval_shape(lambda: params))
+    assert abstract.z["a"].dtype == jnp.float32
+
+
+def test_without_weight_the_dual_iterate_may_overflow():
+    ours = lpoptax.stacey_coupling(optax.sgd(0.1), lpoptax.mirror_descent(1e38), 0.0)
+    g = jnp.full(2, 100.0)
+    (moved,) = trajectory(ours, jnp.zeros(2), [g])
+    chex.assert_trees_all_close(moved, jnp.full(2, -10.0))
+
+
+def test_half_precision_is_coupled_in_float32():
+    # 1 - tau and the two products would each be rounded to three digits.
+    theta, u = jnp.ones(1, jnp.bfloat16), jnp.full(1, -0.01, jnp.bfloat16)
+    coupled = lpoptax.stacey_coupling(optax.identity(), optax.identity(), 0.001)
+    updates, _ = coupled.update(u, coupled.init(theta), theta)
+    chex.assert_trees_all_equal(updates, u)
+
+
+@pytest.mark.parametrize("schedule", [optax.constant_schedule(0.1)])
+def test_a_schedule_of_tau_is_refused(schedule):
+    with pytest.raises(ValueError, match="tau must be between 0 and 1, got a schedule: tau="):
+        lpoptax.stacey_coupling(optax.sgd(0.1), optax.sgd(0.1), schedule)

@@ -16,53 +16,63 @@ from tests.helpers import random_problem, trajectory
 P = st.one_of(st.floats(1.2, 32.0), st.just(np.inf))
 
 
-@pytest.mark.parametrize("jit", [True, False])
+SEED = st.integers(0, 2**32 - 1)
+
+
+@given(seed=SEED, momentum=st.sampled_from([0.0, 0.9]), weight_decay=st.sampled_from([None, 0.1]))
+def test_lpsgdm_at_p_2_is_momentum_sgd_with_decoupled_decay_bit_for_bit(seed, momentum, weight_decay):
+    params, gradients = random_problem(seed, steps=3)
+    expected = sgd_with_moving_average(0.1, momentum, weight_decay)
+    ours = lpoptax.lpsgdm(0.1, p=2.0, momentum=momentum, weight_decay=weight_decay)
+    chex.assert_trees_all_equal(
+        trajectory(ours, params, gradients, jit=False), trajectory(expected, params, gradients, jit=False)
+    )
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("weight_decay", [None, 0.1])
-def test_lpsgdm_at_p_2_is_momentum_sgd_with_decoupled_decay_bit_for_bit(jit, momentum, weight_decay):
+def test_lpsgdm_at_p_2_is_momentum_sgd_bit_for_bit_under_jit(momentum, weight_decay):
     params, gradients = random_problem()
     schedule = optax.cosine_decay_schedule(0.1, 25)
-    expected = optax.chain(
+    expected = sgd_with_moving_average(schedule, momentum, weight_decay)
+    ours = lpoptax.lpsgdm(schedule, p=2.0, momentum=momentum, weight_decay=weight_decay)
+    chex.assert_trees_all_equal(trajectory(ours, params, gradients), trajectory(expected, params, gradients))
+
+
+def sgd_with_moving_average(learning_rate, momentum, weight_decay):
+    return optax.chain(
         optax.ema(momentum, debias=False),
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale_by_learning_rate(learning_rate),
     )
-    ours = lpoptax.lpsgdm(schedule, p=2.0, momentum=momentum, weight_decay=weight_decay)
+
+
+@given(seed=SEED)
+def test_lpsgd_at_p_2_is_sgd_and_at_p_infinity_sign_sgd_bit_for_bit(seed):
+    params, gradients = random_problem(seed, steps=3)
+    for ours, theirs in (
+        (lpoptax.lpsgd(0.1, p=2.0), optax.sgd(0.1)),
+        (lpoptax.lpsgd(0.1, p=jnp.inf, eps=0.0), optax.sign_sgd(0.1)),
+    ):
+        chex.assert_trees_all_equal(
+            trajectory(ours, params, gradients, jit=False), trajectory(theirs, params, gradients, jit=False)
+        )
+
+
+@given(seed=SEED, weight_decay=st.sampled_from([None, 0.1]))
+def test_lpsgdm_at_p_infinity_is_signum_with_decoupled_decay_bit_for_bit(seed, weight_decay):
+    params, gradients = random_problem(seed, steps=3)
+    ours = lpoptax.lpsgdm(0.1, p=jnp.inf, eps=0.0, weight_decay=weight_decay)
+    signum = optax.signum(0.1)
+    if weight_decay:
+        signum = optax.chain(optax.signum(-1.0), optax.add_decayed_weights(0.1), optax.scale(-0.1))
     chex.assert_trees_all_equal(
-        trajectory(ours, params, gradients, jit=jit), trajectory(expected, params, gradients, jit=jit)
+        trajectory(ours, params, gradients, jit=False), trajectory(signum, params, gradients, jit=False)
     )
-
-
-def test_lpsgd_at_p_2_is_sgd_bit_for_bit():
-    params, gradients = random_problem()
-    chex.assert_trees_all_equal(
-        trajectory(lpoptax.lpsgd(0.1, p=2.0), params, gradients),
-        trajectory(optax.sgd(0.1), params, gradients),
-    )
-
-
-def test_lpsgd_at_p_infinity_is_sign_sgd_bit_for_bit():
-    params, gradients = random_problem()
-    chex.assert_trees_all_equal(
-        trajectory(lpoptax.lpsgd(0.1, p=jnp.inf, eps=0.0), params, gradients),
-        trajectory(optax.sign_sgd(0.1), params, gradients),
-    )
-
-
-def test_lpsgdm_at_p_infinity_is_signum_bit_for_bit():
-    params, gradients = random_problem()
-    signum = optax.chain(
-        optax.ema(0.9, debias=False),
-        optax.scale_by_sign(),
-        optax.add_decayed_weights(0.01),
-        optax.scale_by_learning_rate(0.1),
-    )
-    ours = lpoptax.lpsgdm(0.1, p=jnp.inf, eps=0.0, weight_decay=0.01)
-    chex.assert_trees_all_equal(trajectory(ours, params, gradients), trajectory(signum, params, gradients))
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1),
+    seed=SEED,
     p=P,
     momentum=st.sampled_from([0.0, 0.9]),
     eps=st.sampled_from([0.0, 1e-8, 1e-3]),
@@ -128,13 +138,12 @@ def test_the_mask_selects_what_decays():
     params, gradients = random_problem(steps=1)
     mask = {"w": True, "b": False}
     for given_mask in (mask, lambda params: mask):
-        masked = lpoptax.lpsgdm(0.1, 3.0, weight_decay=0.5, weight_decay_mask=given_mask)
-        decayed = lpoptax.lpsgdm(0.1, 3.0, weight_decay=0.5)
-        plain = lpoptax.lpsgdm(0.1, 3.0)
-        (ours,), (with_decay,), (without,) = (
-            trajectory(optimizer, params, gradients) for optimizer in (masked, decayed, plain)
-        )
-        chex.assert_trees_all_equal(ours, {"w": with_decay["w"], "b": without["b"]})
+        for factory in (lpoptax.lpsgd, lpoptax.lpsgdm, lpoptax.stacey):
+            masked = factory(0.1, 3.0, weight_decay=0.5, weight_decay_mask=given_mask)
+            plain = factory(0.1, 3.0)
+            (ours,), (without,) = (trajectory(one, params, gradients) for one in (masked, plain))
+            decayed = without["w"] - 0.1 * 0.5 * params["w"]
+            chex.assert_trees_all_close(ours, {"w": decayed, "b": without["b"]}, rtol=1e-5)
 
 
 @pytest.mark.parametrize("weight_decay", [None, 0, 0.0])

@@ -32,6 +32,30 @@ def test_it_equals_the_formula_in_float64(z, g, p):
     assert stepped == pytest.approx(float(reference.mirror(z, g, 0.1, p)), rel=1e-10, abs=1e-12 * abs(z))
 
 
+def exact_step(z, pull, p):
+    """Returns z' - z in extended precision, where neither power leaves the range of floats."""
+    z, pull, power = z.astype(np.longdouble), pull.astype(np.longdouble), np.longdouble(p) - 1
+    w = np.abs(z) ** power * np.sign(z) - pull
+    return np.sign(w) * np.abs(w) ** (1 / power) - z
+
+
+@pytest.mark.parametrize("p", [1.1, 1.5, 2.001, 3.0, 6.0, 9.0, 16.0])
+@pytest.mark.parametrize("relative_pull", [1e-7, 1e-5, 1e-3, 0.1, 0.5, 2.0, 10.0, 1e3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_float32_is_right_for_every_size_of_z_and_of_the_step(p, relative_pull, sign):
+    z = np.geomspace(1e-8, 1e3, 1001).astype(np.float32)
+    z[::2] *= -1
+    with np.errstate(over="ignore", under="ignore"):
+        pull = (np.abs(z.astype(np.longdouble)) ** (p - 1) * sign * relative_pull).astype(np.float32)
+    representable = np.isfinite(pull) & (np.abs(pull) > 1e-37)
+    dual = lpoptax.mirror_descent(1.0, p)
+    moved, _ = dual.update(jnp.asarray(pull), dual.init(z), jnp.asarray(z))
+    expected = exact_step(z, pull, p)
+    # A root of float32 numbers to the 15th and back costs 15 roundings, 1e-6; a difference
+    # of near numbers comes on top where z' is near z and the two terms of like size.
+    np.testing.assert_allclose(moved[representable], expected[representable].astype(float), rtol=3e-5)
+
+
 @pytest.mark.parametrize("p", [1.1, 1.5, 2.0, 3.0, 9.0, 16.0])
 def test_a_zero_gradient_moves_nothing(p):
     # Written as in the formula, |z|^(p-1) underflows here and z' would be 0.
@@ -67,6 +91,17 @@ def test_complex_numbers_turn_towards_the_gradient():
     stepped = step(z, g, 0.1, 3.0)
     w = np.abs(z) * np.asarray(z) - 0.1 * np.asarray(g)
     np.testing.assert_allclose(stepped, w / np.sqrt(np.abs(w)), rtol=1e-5)
+
+
+def test_small_steps_add_up():
+    # Each step is below the resolution of the difference of the two powers in float32.
+    z, total = jnp.float32(1.0), 0.0
+    dual = lpoptax.mirror_descent(1.0, 3.0)
+    state = dual.init(z)
+    for _ in range(100):
+        moved, state = dual.update(jnp.float32(3e-8), state, z)
+        total += float(moved)
+    assert total == pytest.approx(-100 * 1.5e-8, rel=1e-5)
 
 
 def test_p_and_alpha_follow_schedules():

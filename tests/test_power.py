@@ -46,6 +46,21 @@ def test_p_infinity_without_eps_is_the_sign(dtype):
     assert lpoptax.lp_power(jnp.finfo(dtype).max, jnp.inf, 0.0) == 1
 
 
+ANY_FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(x=ANY_FLOAT32, eps=st.floats(0, 1e3))
+def test_p_2_gives_back_any_number(x, eps):
+    x = jnp.asarray(np.float32(x))
+    assert np.asarray(lpoptax.lp_power(x, 2.0, eps)).tobytes() == np.asarray(x).tobytes()
+
+
+@given(x=st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False))
+def test_p_infinity_gives_the_sign_of_any_number(x):
+    x = jnp.asarray(np.float32(x))
+    chex.assert_trees_all_equal(lpoptax.lp_power(x, jnp.inf, 0.0), jnp.sign(x))
+
+
 @given(x=MAGNITUDES, delta=st.floats(1e-5, 1e-2))
 def test_the_family_is_continuous_at_p_2(x, delta):
     slope = x * abs(np.log(x))  # of u in p, at p = 2
@@ -111,11 +126,7 @@ def test_no_finite_input_gives_nan(dtype, jit):
                 chex.assert_tree_all_finite(u)
 
 
-@given(
-    x=st.floats(width=32, allow_nan=False, allow_infinity=False),
-    p=st.floats(1.01, 1e6),
-    eps=st.floats(0, 1e10),
-)
+@given(x=ANY_FLOAT32, p=st.floats(1.01, 1e6), eps=st.floats(0, 1e10))
 def test_no_finite_float32_gives_nan(x, p, eps):
     assert not jnp.isnan(lpoptax.lp_power(jnp.float32(x), p, eps))
 
@@ -165,6 +176,16 @@ def test_the_derivatives_are_those_of_finite_differences(p):
         )
         if np.isfinite(p):
             chex.assert_numerical_grads(lambda p: lpoptax.lp_power(x, p), (jnp.array(p),), order=1, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1.5, 2.0, 3.0, np.inf])
+def test_the_derivative_of_complex_numbers_is_that_of_finite_differences(p):
+    def length(re, im):
+        return jnp.abs(lpoptax.lp_power(jax.lax.complex(re, im), p, 1e-2) - (0.3 + 0.1j))
+
+    with jax.enable_x64(True):
+        parts = (jnp.float64(0.4), jnp.float64(-0.7))
+        chex.assert_numerical_grads(length, parts, order=1, atol=1e-5)
 
 
 @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, np.inf])

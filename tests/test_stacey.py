@@ -100,25 +100,46 @@ def test_a_scheduled_learning_rate_scales_the_step_and_the_decay():
     chex.assert_trees_all_close(second, jax.tree.map(lambda x: x * 0.99 * 0.995, params), rtol=1e-6)
 
 
-def test_without_coupling_at_p_infinity_it_is_lion():
+@given(seed=st.integers(0, 2**32 - 1), weight_decay=st.sampled_from([0.0, 0.1]))
+def test_without_coupling_at_p_infinity_it_is_lion(seed, weight_decay):
+    params, gradients = random_problem(seed, steps=3)
+    ours = lpoptax.stacey(0.1, jnp.inf, tau=0.0, eps=0.0, weight_decay=weight_decay)
+    lion = optax.lion(0.1, weight_decay=weight_decay)
+    visited = (trajectory(one, params, gradients, jit=False) for one in (ours, lion))
+    if weight_decay:
+        # Lion adds the decay before it multiplies with the learning rate: another rounding.
+        chex.assert_trees_all_close(*visited, rtol=3e-6, atol=1e-7)
+    else:
+        chex.assert_trees_all_equal(*visited)
+
+
+def test_without_coupling_at_p_infinity_it_is_lion_under_jit_with_schedules():
     params, gradients = random_problem()
     schedule = optax.cosine_decay_schedule(0.1, 25)
     ours = lpoptax.stacey(schedule, jnp.inf, tau=0.0, eps=0.0, weight_decay=0.1)
     lion = optax.lion(schedule, weight_decay=0.1)
-    # Lion adds the decay before it multiplies with the learning rate: another rounding.
     chex.assert_trees_all_close(
         trajectory(ours, params, gradients), trajectory(lion, params, gradients), rtol=3e-6, atol=1e-7
     )
-    ours, lion = lpoptax.stacey(0.1, jnp.inf, tau=0.0, eps=0.0), optax.lion(0.1, weight_decay=0.0)
-    chex.assert_trees_all_equal(trajectory(ours, params, gradients), trajectory(lion, params, gradients))
 
 
-def test_at_p_2_the_variants_agree():
-    params, gradients = random_problem()
-    p2 = trajectory(lpoptax.stacey(0.1, 2.0, **DEFAULTS), params, gradients)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_at_p_2_the_variants_agree(seed):
+    params, gradients = random_problem(seed, steps=3)
+    p2 = lpoptax.stacey(0.1, 2.0, **DEFAULTS)
     # A schedule of mirror_p takes the general map, which the number 2 bypasses.
     pp = lpoptax.stacey(0.1, 2.0, **{**DEFAULTS, "mirror_p": lambda step: 2.0 + 0.0 * step})
-    chex.assert_trees_all_close(trajectory(pp, params, gradients), p2, rtol=1e-5, atol=1e-6)
+    visited = (trajectory(one, params, gradients, jit=False) for one in (pp, p2))
+    chex.assert_trees_all_close(*visited, rtol=1e-5, atol=1e-6)
+
+
+def test_momentum_and_dual_iterate_have_the_dtypes_asked_for():
+    params = jnp.ones(2, jnp.bfloat16)
+    optimizer = lpoptax.stacey(0.1, 3.0, mu_dtype=jnp.float32, z_dtype=jnp.float32)
+    updates, state = optimizer.update(params, optimizer.init(params), params)
+    assert updates.dtype == jnp.bfloat16
+    assert optax.tree.get(state, "mu").dtype == jnp.float32
+    assert optax.tree.get(state, "z").dtype == jnp.float32
 
 
 @given(
