@@ -64,8 +64,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "lion": Optimizer("Lion", _lion, math.inf, None, 0.0003, 0.01),
     "lpsgdm": Optimizer("LPSGDM", _lpsgdm, 6.0, 2.0, 0.01, 0.0),
     "stacey_p2": Optimizer("STACEY(p,2)", _stacey_p2, 3.0, None, 0.3, 0.01),
-    "stacey_pp": Optimizer("STACEY(p,p)", _stacey_pp, 3.0, None, 1.0, 0.01),
-    "stacey_2p": Optimizer("STACEY(2,p)", _stacey_2p, 3.0, None, 10.0, 0.01),
+    "stacey_pp": Optimizer("STACEY(p,p)", _stacey_pp, 3.0, None, 0.01, 0.0),
+    "stacey_2p": Optimizer("STACEY(2,p)", _stacey_2p, 3.0, None, 1.0, 0.0),
 }
 
 

@@ -24,6 +24,9 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
 
         u = \frac{x}{(|x| + \epsilon)^\rho}, \qquad \rho = 1 - \frac{1}{p - 1}
 
+    Epsilon stands inside the power as in the LPSGDM paper and the public code of the Stacey
+    authors; the text of the Stacey paper has :math:`x / (|x|^\rho + \epsilon)`.
+
     With ``eps = 0`` this is :math:`\mathrm{sign}(x)\,|x|^{1/(p-1)}`: the identity at
     p = 2 (bit for bit, whatever ``eps``) and the sign at p = infinity. For p > 2 small
     coordinates are amplified, for 1 < p < 2 large ones are. Zero maps to zero. Complex
