@@ -4,9 +4,9 @@ import sys
 
 try:
     from benchmarks.command_line import main
-except ModuleNotFoundError as error:
-    sys.exit(
-        f"python -m benchmarks: error: {error.name} is not installed; pip install '.[benchmarks]' brings it"
-    )
 
-sys.exit(main())
+    sys.exit(main())
+except ModuleNotFoundError as error:
+    sys.exit(f"python -m benchmarks: error: {error.name} is missing; pip install '.[benchmarks]' brings it")
+except KeyboardInterrupt:
+    sys.exit(130)

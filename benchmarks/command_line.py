@@ -13,6 +13,7 @@ from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.recording import FolderError
 from benchmarks.tune import tune
 
+LARGEST = 100_000
 JOBS = {"compare": (compare, 3), "tune": (tune, 2)}
 
 
@@ -29,11 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     job, _ = JOBS[options.job]
     output = options.output or Path("runs") / f"{options.job}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    console = Console()
     try:
-        job(list(dict.fromkeys(options.optimizers)), options.seeds, options.epochs, output, Console())
+        job(list(dict.fromkeys(options.optimizers)), options.seeds, options.epochs, output, console)
     except FolderError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
+        again = f"Interrupted. To continue, repeat the command with --output {output}"
+        console.print(again, soft_wrap=True)
         return 130
     return 0
 
@@ -76,33 +80,34 @@ def _add_job(jobs: Any, name: str, summary: str, description: str) -> None:
     )
     job.add_argument(
         "--seeds",
-        type=whole_number,
+        type=_whole_number,
         default=seeds,
         metavar="N",
         help=f"how many runs of each setting, from different initial parameters (default: {seeds})",
     )
     job.add_argument(
         "--epochs",
-        type=whole_number,
+        type=_whole_number,
         default=EPOCHS,
         metavar="N",
         help=f"passes over the training images in each run (default: {EPOCHS})",
     )
     job.add_argument(
         "--output",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help=f"folder for the results; one that holds some with the same settings is continued "
         f"(default: runs/{name}-DATE-TIME)",
     )
 
 
-def whole_number(text: str) -> int:
-    """Returns the number in `text`, which must be at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
+def _whole_number(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= LARGEST):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {LARGEST}, got {text!r}")
+    return int(text)
 
 
-whole_number.__name__ = "whole number"  # how argparse calls it in an error
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, got nothing")
+    return Path(text)

@@ -28,6 +28,7 @@ def compare(optimizers: list[str], seeds: int, epochs: int, output: Path, consol
         "optimizers": {name: describe(OPTIMIZERS[name], epochs, steps) for name in optimizers},
     }
     folder = ResultsFolder(output, settings)
+    console.print(f"Results go to {output}", soft_wrap=True)
     # Built once each, so that the seeds share a compiled step.
     built = {name: build(OPTIMIZERS[name], epochs * steps) for name in optimizers}
     try:

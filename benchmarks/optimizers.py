@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import optax
 
 import lpoptax
@@ -80,13 +81,14 @@ def build(optimizer: Optimizer, total_steps: int) -> optax.GradientTransformatio
 def describe(optimizer: Optimizer, epochs: int, steps_per_epoch: int) -> dict[str, Any]:
     """Returns the settings in plain data, with p at the start of each epoch where it is finite."""
     p = _p_schedule(optimizer, epochs * steps_per_epoch)
-    by_epoch = [p(epoch * steps_per_epoch) if callable(p) else p for epoch in range(epochs)]
+    starts = np.arange(epochs) * steps_per_epoch
+    by_epoch = p(starts).tolist() if callable(p) else [p] * epochs
     return {
         "label": optimizer.label,
         "p": _p_text(optimizer),
         "learning_rate": optimizer.learning_rate,
         "weight_decay": optimizer.weight_decay,
-        "p_by_epoch": [float(value) for value in by_epoch if value is not None and math.isfinite(value)],
+        "p_by_epoch": [round(value, 4) for value in by_epoch if value is not None and math.isfinite(value)],
     }
 
 

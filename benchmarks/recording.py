@@ -25,6 +25,8 @@ class ResultsFolder:
         """Makes or opens the folder and writes to it, so that what is wrong with it shows early."""
         self.path = path
         self.results: dict[str, Any] = {"settings": settings, "environment": environment(), "runs": []}
+        if path.exists() and not path.is_dir():
+            raise FolderError(f"{path} is a file, not a folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
             if self.file.exists():
@@ -49,23 +51,24 @@ class ResultsFolder:
 
     def _runs_to_continue(self) -> list[dict[str, Any]]:
         try:
-            found = json.loads(self.file.read_text())
+            found = json.loads(self.file.read_text(encoding="utf-8"))
             runs: list[dict[str, Any]] = found["runs"]
-        except (ValueError, LookupError, TypeError) as error:
+            others = [
+                f"other {part} ({key})"
+                for part in ("settings", "environment")
+                for key, value in json.loads(json.dumps(self.results[part])).items()
+                if found[part].get(key) != value
+            ]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise FolderError(f"{self.file} is damaged; name another folder") from error
-        for part in ("settings", "environment"):
-            ours = json.loads(json.dumps(self.results[part]))
-            for key in ours.keys() | found[part].keys():
-                if ours.get(key) != found[part].get(key):
-                    raise FolderError(
-                        f"{self.path} holds results of another {key} in its {part}; name another folder"
-                    )
+        if others:
+            raise FolderError(f"{self.path} holds results of {others[0]}; name another folder")
         return runs
 
     def _write(self) -> None:
         # Replaced, never rewritten in place: a crash leaves the old file or the new one.
         unfinished = self.file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(self.results, indent=1) + "\n")
+        unfinished.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
         os.replace(unfinished, self.file)
 
 

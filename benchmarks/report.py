@@ -19,8 +19,8 @@ COLUMNS = ("optimizer", "p", "learning rate", "weight decay", "train NLL", "test
 
 def write(folder: Path, console: Console) -> None:
     """Writes `table.md` and `curves.png` from the `results.json` in `folder`, and shows the table."""
-    results = json.loads((folder / "results.json").read_text())
-    (folder / "table.md").write_text(table(results))
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    (folder / "table.md").write_text(table(results), encoding="utf-8")
     curves(results).savefig(folder / "curves.png", dpi=100)
     # Without a box the rows fit into 80 columns.
     shown = Table(*(column.replace(" ", "\n", 1) for column in COLUMNS), box=None, padding=(0, 1, 0, 0))
@@ -52,8 +52,8 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
                 described["p"],
                 f"{described['learning_rate']:g}",
                 f"{described['weight_decay']:g}",
-                _mean_std([run[-1]["train_nll"] for run in runs], 4),
-                _mean_std([100 * run[-1]["held_out_top1"] for run in runs], 2),
+                _mean_std([run[-1]["train_nll"] for run in runs], ".1e"),
+                _mean_std([100 * run[-1]["held_out_top1"] for run in runs], ".2f"),
                 f"{np.mean(seconds):.2f}",
             )
         )
@@ -66,7 +66,7 @@ def _explanation(results: Results) -> str:
         f"{package} {environment[package]}" for package in ("python", "jax", "flax", "optax")
     )
     return (
-        f"Mean ± standard deviation over {settings['seeds']} seeds, after {settings['epochs']} epochs of "
+        f"{_seeds(results)}, after {settings['epochs']} epochs of "
         f"{settings['model']} on {settings['dataset']} with batches of {settings['batch_size']}. "
         f"{_verdict(results)} Measured with {versions} on {environment['machine']}."
     )
@@ -78,8 +78,10 @@ def _verdict(results: Results) -> str:
     top1 = {name: [100 * run[-1]["held_out_top1"] for run in _runs(results, name)] for name in labels}
     top1 = {name: values for name, values in top1.items() if values}
     best = max(top1, key=lambda name: float(np.mean(top1[name])))
-    tied = [labels[name] for name in top1 if name != best and not _differs(top1[best], top1[name])]
     verdict = f"The highest test top-1 is that of {labels[best]}."
+    if min(map(len, top1.values())) < 2:
+        return f"{verdict} From single runs no difference can be told from noise."
+    tied = [labels[name] for name in top1 if name != best and not _differs(top1[best], top1[name])]
     if tied:
         verdict += f" Within noise of it (95 % Welch interval): {', '.join(tied)}."
     return verdict
@@ -87,8 +89,6 @@ def _verdict(results: Results) -> str:
 
 def _differs(a: list[float], b: list[float]) -> bool:
     """Says whether the 95 % Welch interval of the difference of means leaves out zero."""
-    if min(len(a), len(b)) < 2:
-        return False  # one run tells nothing about noise
     if np.ptp(a) == np.ptp(b) == 0:
         return a[0] != b[0]
     interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
@@ -112,7 +112,9 @@ def curves(results: Results) -> Figure:
             by_p.setdefault(tuple(described["p_by_epoch"]), []).append(style)
     for p, styles in by_p.items():
         label = ", ".join(style["label"] for style in styles)
-        axes[2].plot(range(1, len(p) + 1), p, "o-", markersize=3, color=styles[0]["color"], label=label)
+        # What several share is grey, as none of them is above.
+        color = styles[0]["color"] if len(styles) == 1 else "grey"
+        axes[2].plot(range(1, len(p) + 1), p, "o-", markersize=3, color=color, label=label)
     axes[0].set(ylabel="train NLL", yscale="log")
     axes[1].set(ylabel="test error, %", yscale="log")
     axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -120,10 +122,8 @@ def curves(results: Results) -> Figure:
     axes[1].yaxis.set_minor_formatter(NullFormatter())
     axes[2].set(ylabel="p", xlabel="epoch")
     axes[2].xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(
-        f"{settings['model']} on {settings['dataset']}: mean ± std over {settings['seeds']} seeds",
-        fontsize="medium",
-    )
+    title = f"{settings['model']} on {settings['dataset']}. {_seeds(results)}"
+    figure.suptitle(title, fontsize="medium")
     axes[0].legend(ncols=2, fontsize="small")
     axes[2].legend(fontsize="small")
     for axis in axes:
@@ -137,13 +137,21 @@ def _band(axis: Any, values: list[list[float]], style: dict[str, str]) -> None:
     epochs = range(1, len(mean) + 1)
     axis.plot(epochs, mean, "o-", markersize=3, **style)
     # A band that reaches zero has no bottom on a logarithmic axis.
-    axis.fill_between(epochs, np.maximum(mean - std, mean / 3), mean + std, color=style["color"], alpha=0.15)
+    axis.fill_between(epochs, np.maximum(mean - std, mean / 3), mean + std, color=style["color"], alpha=0.1)
 
 
 def _runs(results: Results, name: str) -> list[list[dict[str, float]]]:
     return [run["epochs"] for run in results["runs"] if run["optimizer"] == name]
 
 
-def _mean_std(values: list[float], digits: int) -> str:
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
+def _mean_std(values: list[float], spec: str) -> str:
+    spread = f" ± {np.std(values, ddof=1):{spec}}" if len(values) > 1 else ""
+    return f"{np.mean(values):{spec}}{spread}"
+
+
+def _seeds(results: Results) -> str:
+    """Says over how many seeds the figures are means, and whether some are missing."""
+    seeds = results["settings"]["seeds"]
+    text = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
+    finished = {len(_runs(results, name)) for name in results["settings"]["optimizers"]}
+    return text if finished == {seeds} else f"{text}, of which not all have finished"

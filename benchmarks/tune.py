@@ -38,6 +38,7 @@ def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: 
         "seeds": seeds,
     }
     folder = ResultsFolder(output, settings)
+    console.print(f"Results go to {output}", soft_wrap=True)
     keys = ("optimizer", "learning_rate", "weight_decay")
     grid = [setting for setting in grid if not folder.has(**dict(zip(keys, setting, strict=True)))]
     with epochs_bar(console) as progress:
@@ -70,7 +71,7 @@ def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: 
                 }
             )
     text = table(folder.results)
-    (folder.path / "table.md").write_text(text)
+    (folder.path / "table.md").write_text(text, encoding="utf-8")
     console.print(Markdown(text))
     console.print(f"Results are in {folder.path}: table.md, results.json", soft_wrap=True)
 
@@ -86,7 +87,18 @@ def table(results: dict[str, Any]) -> str:
             f"| {OPTIMIZERS[name].label} | {best['learning_rate']:g} | {best['weight_decay']:g} "
             f"| {np.mean(best['validation_nll']):.4f} | {100 * np.mean(best['validation_top1']):.2f} |"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", _grid(results), ""])
+
+
+def _grid(results: dict[str, Any]) -> str:
+    rates, decays = (
+        ", ".join(f"{value:g}" for value in sorted({run[key] for run in results["runs"]}))
+        for key in ("learning_rate", "weight_decay")
+    )
+    return (
+        f"The best of learning rates {rates} with weight decays {decays}, by the validation NLL after "
+        f"{results['settings']['epochs']} epochs, mean over {results['settings']['seeds']} seeds."
+    )
 
 
 def choose(results: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Checking and evaluating hyperparameters.
 
-Only Python (and NumPy) numbers are checked: a traced value cannot be, and a
-schedule has no value before the first step.
+The value of a Python number or NumPy scalar is checked. That of an array is not, since it
+may be traced, and a schedule has none before the first step.
 """
 
 import math
@@ -27,13 +27,15 @@ def check(
     *,
     may_be_schedule: bool = False,
 ) -> None:
-    """Raises a `ValueError` if `value` is a plain number, or a schedule, that is not allowed."""
-    if callable(value) and not may_be_schedule:
-        raise ValueError(
-            f"{name} must be {allowed}, got a schedule: {name}={value} (inject_hyperparams takes one)."
-        )
-    if is_number(value) and not is_allowed(value):
-        raise ValueError(f"{name} must be {allowed}, got {name}={value}.")
+    """Raises a `ValueError` if `value` is a number that is not allowed, or no number at all."""
+    if callable(value):
+        is_fine = may_be_schedule
+    elif is_number(value):
+        is_fine = is_allowed(value)
+    else:
+        is_fine = getattr(value, "ndim", None) == 0  # an array
+    if not is_fine:
+        raise ValueError(f"{name} must be {allowed}, got {name}={value!r}.")
 
 
 def check_p(name: str, value: Any) -> None:
@@ -52,6 +54,10 @@ def check_non_negative(name: str, value: Any, *, may_be_schedule: bool = False) 
 
 def check_decay_rate(name: str, value: Any) -> None:
     check(name, value, lambda v: 0 <= v < 1, "at least 0 and below 1")
+
+
+def check_learning_rate(value: Any) -> None:
+    check("learning_rate", value, lambda v: True, "a number or a schedule", may_be_schedule=True)
 
 
 def check_steps(name: str, value: Any) -> None:

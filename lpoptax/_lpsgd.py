@@ -3,7 +3,7 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from lpoptax._hyperparameters import check_decay_rate
+from lpoptax._hyperparameters import check_decay_rate, check_learning_rate
 from lpoptax._momentum import scale_by_interpolated_momentum
 from lpoptax._power import scale_by_lp_power
 from lpoptax._weight_decay import decoupled_weight_decay
@@ -34,9 +34,9 @@ def lpsgd(
     best learning rate differs from that of SGD, often by orders of magnitude.
 
     Under :func:`optax.inject_hyperparams` name ``weight_decay_mask`` (and any dtype you
-    pass) in ``static_args``: a function would be called as a schedule, and nothing would
-    decay. With parameters in half precision set ``hyperparam_dtype=jnp.float32``: else p,
-    eps and the rates are rounded to that precision, and eps = 1e-8 is 0 in float16.
+    pass) in ``static_args``: it takes a function for a schedule. With parameters in half
+    precision set ``hyperparam_dtype=jnp.float32``: else p, eps and the rates are rounded to
+    that precision, and eps = 1e-8 is 0 in float16.
 
     Args:
         learning_rate: a scalar, or a schedule of the step.
@@ -53,7 +53,7 @@ def lpsgd(
         A :class:`optax.GradientTransformationExtraArgs`.
 
     Raises:
-        ValueError: if ``p`` is a number not above 1, or ``eps`` or ``weight_decay`` a
+        ValueError: if a hyperparameter is no number, ``p`` one not above 1, or ``eps`` or ``weight_decay`` a
             negative one, or if ``update`` is called without params where they decay.
 
     Examples:
@@ -81,6 +81,7 @@ def lpsgd(
         Luo et al, `Stacey: Promoting Stochastic Steepest Descent via Accelerated
         lp-Smooth Nonconvex Optimization`, ICML 2025, Algorithm 1
     """
+    check_learning_rate(learning_rate)
     return optax.chain(
         scale_by_lp_power(p, eps),
         *decoupled_weight_decay(weight_decay, weight_decay_mask),
@@ -132,9 +133,9 @@ def lpsgdm(
         A :class:`optax.GradientTransformationExtraArgs`.
 
     Raises:
-        ValueError: if ``p`` is a number not above 1, ``momentum`` one outside [0, 1), or
-            ``eps`` or ``weight_decay`` a negative one, or if ``update`` is called without
-            params where they decay.
+        ValueError: if a hyperparameter is no number, ``p`` one not above 1, ``momentum`` one
+            outside [0, 1), or ``eps`` or ``weight_decay`` a negative one, or if ``update`` is
+            called without params where they decay.
 
     Examples:
         >>> import jax
@@ -158,6 +159,7 @@ def lpsgdm(
         Scheme for Deep Neural Networks <https://arxiv.org/abs/2606.02078>`_, 2026,
         Algorithm 2
     """
+    check_learning_rate(learning_rate)
     check_decay_rate("momentum", momentum)
     return optax.chain(
         scale_by_interpolated_momentum(b1=momentum, b2=momentum, mu_dtype=accumulator_dtype),

@@ -25,8 +25,8 @@ def cosine_p_schedule(
 
     By default s counts optimizer steps, so S = ``total_steps``. With ``steps_per_epoch``
     it counts epochs, as in the paper: p is constant during an epoch, the first epoch
-    runs at ``p_max``, the last (which may be shorter) at ``p_final``. Past the end p
-    stays at ``p_final``. With S = 1 the single step or epoch runs at ``p_max``.
+    runs at ``p_max``, the last (which may be shorter) at ``p_final``. After S epochs p stays
+    at ``p_final``. With S = 1 the single step or epoch runs at ``p_max``.
 
     Args:
         p_max: p of the first step, finite, at least ``p_final``.

@@ -4,7 +4,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from lpoptax._coupling import stacey_coupling
-from lpoptax._hyperparameters import check_finite_p
+from lpoptax._hyperparameters import check_finite_p, check_learning_rate
 from lpoptax._mirror_descent import mirror_descent
 from lpoptax._momentum import scale_by_interpolated_momentum
 from lpoptax._power import scale_by_lp_power
@@ -103,6 +103,7 @@ def stacey(
         Luo et al, `Stacey: Promoting Stochastic Steepest Descent via Accelerated
         lp-Smooth Nonconvex Optimization`, ICML 2025, Algorithms 2 to 4
     """
+    check_learning_rate(learning_rate)
     check_finite_p("mirror_p", mirror_p)
     primal = optax.chain(scale_by_lp_power(p, eps), optax.scale_by_learning_rate(learning_rate))
     dual = mirror_descent(alpha, mirror_p)

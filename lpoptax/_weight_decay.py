@@ -26,9 +26,17 @@ def decoupled_weight_decay(
     It differs from optax.add_decayed_weights in that both numbers may be schedules, and
     that a schedule in float32 does not promote updates in half precision.
     """
-    check_non_negative("weight_decay", weight_decay, may_be_schedule=True)
+    # What inject_hyperparams makes of a function that it calls as a schedule.
+    if mask is False or isinstance(mask, jax.Array):
+        raise ValueError(
+            "weight_decay_mask must be a function or a tree of bools that is True somewhere, "
+            f"got weight_decay_mask={mask} (under inject_hyperparams, name it in static_args)."
+        )
     # Left out when off, so that update needs no params.
-    if weight_decay is None or (is_number(weight_decay) and weight_decay == 0):
+    if weight_decay is None:
+        return []
+    check_non_negative("weight_decay", weight_decay, may_be_schedule=True)
+    if is_number(weight_decay) and weight_decay == 0:
         return []
     decay = optax.GradientTransformation(_init, _update_fn(weight_decay, factor))
     return [decay if mask is None else optax.masked(decay, mask)]

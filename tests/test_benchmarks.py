@@ -93,7 +93,7 @@ def test_compare_writes_a_table_a_picture_and_the_results(tmp_path, capsys):
     (run,) = results["runs"]
     assert (run["optimizer"], run["seed"], len(run["epochs"])) == ("lpsgdm", 0, 1)
     assert 0 < run["epochs"][0]["held_out_top1"] <= 1
-    assert (output / "table.md").read_text() == report.table(results)
+    assert (output / "table.md").read_text(encoding="utf-8") == report.table(results)
     assert str(output) in capsys.readouterr().out.replace("\n", "")
 
 
@@ -109,7 +109,11 @@ def test_an_interrupted_comparison_reports_what_has_finished(tmp_path, monkeypat
     )
     assert code == 130
     assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
-    assert "SGD with momentum" in (tmp_path / "table.md").read_text()
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "SGD with momentum" in table
+    assert "Mean ± standard deviation over 3 seeds, of which not all have finished" in table
+    assert "no difference can be told from noise" in table
+    assert f"repeat the command with --output {tmp_path}" in capsys.readouterr().out
 
 
 def test_tune_ranks_by_the_validation_images_and_survives_divergence():
@@ -128,9 +132,11 @@ def test_tune_ranks_by_the_validation_images_and_survives_divergence():
         run("sgdm", 0.01, 0.3, 0.3),
         run("lion", 0.1, 0.5, 0.5),
     ]
-    best = tune.choose({"runs": runs})
+    results = {"runs": runs, "settings": {"epochs": 20, "seeds": 2}}
+    best = tune.choose(results)
     assert {name: chosen["learning_rate"] for name, chosen in best.items()} == {"sgdm": 0.1, "lion": 0.1}
-    assert "| SGD with momentum | 0.1 | 0 | 0.2500 | 90.00 |" in tune.table({"runs": runs})
+    assert "| SGD with momentum | 0.1 | 0 | 0.2500 | 90.00 |" in tune.table(results)
+    assert "The best of learning rates 0.01, 0.1, 1 with weight decays 0," in tune.table(results)
 
 
 def test_tune_runs_the_same_grid_for_every_optimizer(tmp_path, monkeypatch):
@@ -151,12 +157,12 @@ def test_the_settings_are_those_that_tune_chose():
     for name, optimizer in OPTIMIZERS.items():
         chosen = (best[name]["learning_rate"], best[name]["weight_decay"])
         assert (optimizer.learning_rate, optimizer.weight_decay) == chosen, name
-    assert (RESULTS / "tune" / "table.md").read_text() == tune.table(results)
+    assert (RESULTS / "tune" / "table.md").read_text(encoding="utf-8") == tune.table(results)
 
 
 def test_the_committed_table_is_that_of_the_committed_results_and_of_the_readme():
     results = json.loads((RESULTS / "compare" / "results.json").read_text())
-    table = (RESULTS / "compare" / "table.md").read_text()
+    table = (RESULTS / "compare" / "table.md").read_text(encoding="utf-8")
     assert table == report.table(results)
     assert table in (ROOT / "README.md").read_text()
     described = {name: describe(OPTIMIZERS[name], 20, 18) for name in OPTIMIZERS}
@@ -196,6 +202,7 @@ def test_the_report_says_when_a_difference_is_within_noise():
     equal = report.table(results([0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.8, 0.8, 0.8]))
     assert "(95 % Welch interval): optimizer 1." in equal
     assert "Within noise" not in report.table(results([0.9, 0.9, 0.9], [0.8, 0.8, 0.8]))
+    assert "From single runs no difference can be told" in report.table(results([0.9], [0.8]))
 
 
 @pytest.mark.parametrize(
@@ -205,8 +212,10 @@ def test_the_report_says_when_a_difference_is_within_noise():
         (["train"], "invalid choice: 'train'"),
         (["compare", "--optimizer", "adam"], "invalid choice: 'adam'"),
         (["compare", "--epoch"], "expected one argument"),
-        (["compare", "--epochs", "0"], "must be at least 1, got 0"),
-        (["compare", "--seeds", "two"], "invalid whole number value: 'two'"),
+        (["compare", "--epochs", "0"], "must be a whole number from 1 to 100000, got '0'"),
+        (["compare", "--epochs", "99999999999999999999"], "must be a whole number from 1 to 100000"),
+        (["compare", "--seeds", "two"], "must be a whole number from 1 to 100000, got 'two'"),
+        (["compare", "--output", ""], "must name a folder, got nothing"),
         (["compare", "--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
@@ -219,6 +228,7 @@ def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path, capsys)
     line = error_of(capsys, [*QUICK, "--output", tmp_path / "file" / "folder"])
     assert "cannot write to the folder" in line
     assert "Not a directory" in line
+    assert "file is a file, not a folder" in error_of(capsys, [*QUICK, "--output", tmp_path / "file"])
 
 
 def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
@@ -226,15 +236,15 @@ def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
     before = (tmp_path / "results.json").read_text()
     capsys.readouterr()
     line = error_of(capsys, [*QUICK, "--epochs", "2", "--output", tmp_path])
-    assert "holds results of another" in line
-    assert "in its settings; name another folder" in line
+    assert "holds results of other settings (epochs); name another folder" in line
     assert (tmp_path / "results.json").read_text() == before
 
 
-def test_a_damaged_results_file_is_never_overwritten(tmp_path, capsys):
-    (tmp_path / "results.json").write_text('{"settings": {')
+@pytest.mark.parametrize("damage", ['{"settings": {', "[]", '{"runs": []}', '{"runs": [], "settings": 3}'])
+def test_a_damaged_results_file_is_never_overwritten(tmp_path, capsys, damage):
+    (tmp_path / "results.json").write_text(damage)
     assert "results.json is damaged; name another folder" in error_of(capsys, [*QUICK, "--output", tmp_path])
-    assert (tmp_path / "results.json").read_text() == '{"settings": {'
+    assert (tmp_path / "results.json").read_text() == damage
 
 
 def test_the_same_command_continues_where_it_stopped(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 import lpoptax
 from tests import reference
 from tests.helpers import random_problem, trajectory
-from tests.optimizers import COSINE, ROWS, matrices
+from tests.optimizers import COSINE, ROWS, matrices, strong_schedule
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 every_row_with_p = pytest.mark.parametrize(
@@ -284,6 +284,48 @@ def test_an_injected_optimizer_takes_a_mask_and_a_precision():
         trajectory(lpoptax.stacey(0.1, 3.0, **settings), params, gradients),
         rtol=1e-3,  # one unit in the last place of float16
     )
+
+
+def test_an_injected_mask_that_is_not_static_is_refused():
+    injected = optax.inject_hyperparams(lpoptax.lpsgdm)(
+        0.1, 3.0, weight_decay=0.1, weight_decay_mask=matrices
+    )
+    with pytest.raises(ValueError, match="weight_decay_mask must be .* name it in static_args"):
+        injected.init(jnp.ones(2))
+
+
+# What is no hyperparameter
+
+
+@pytest.mark.parametrize("bad", [None, "3", [3.0], 2 + 1j, jnp.array([2.0, 3.0]), np.array([3.0])])
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("p", lambda p: lpoptax.scale_by_lp_power(p)),
+        ("p", lambda p: lpoptax.scale_by_lp_steepest_descent(p)),
+        ("eps", lambda eps: lpoptax.scale_by_lp_power(3.0, eps)),
+        ("p", lambda p: lpoptax.lpsgd(0.1, p)),
+        ("learning_rate", lambda learning_rate: lpoptax.lpsgd(learning_rate, 3.0)),
+        ("learning_rate", lambda learning_rate: lpoptax.lpsgdm(learning_rate, 3.0)),
+        ("learning_rate", lambda learning_rate: lpoptax.stacey(learning_rate, 3.0)),
+        ("momentum", lambda momentum: lpoptax.lpsgdm(0.1, 3.0, momentum)),
+        ("mirror_p", lambda mirror_p: lpoptax.stacey(0.1, 3.0, mirror_p)),
+        ("alpha", lambda alpha: lpoptax.mirror_descent(alpha)),
+        ("tau", lambda tau: lpoptax.stacey(0.1, 3.0, tau=tau)),
+        ("b1", lambda b1: lpoptax.scale_by_interpolated_momentum(b1)),
+        ("total_steps", lambda total_steps: lpoptax.gradual_p_schedule(total_steps)),
+        ("p_max", lambda p_max: lpoptax.cosine_p_schedule(p_max, 10)),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(name, build, bad):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {name}="):
+        build(bad)
+
+
+@pytest.mark.parametrize("name", ["eps", "momentum"])
+def test_a_schedule_is_refused_where_a_number_is_needed(name):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {name}=<function"):
+        lpoptax.lpsgdm(0.1, 3.0, **{name: strong_schedule})
 
 
 # State

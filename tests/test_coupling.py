@@ -136,5 +136,5 @@ def test_half_precision_is_coupled_in_float32():
 
 @pytest.mark.parametrize("schedule", [optax.constant_schedule(0.1)])
 def test_a_schedule_of_tau_is_refused(schedule):
-    with pytest.raises(ValueError, match="tau must be between 0 and 1, got a schedule: tau="):
+    with pytest.raises(ValueError, match="tau must be between 0 and 1, got tau=<function"):
         lpoptax.stacey_coupling(optax.sgd(0.1), optax.sgd(0.1), schedule)
