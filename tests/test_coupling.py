@@ -127,11 +127,11 @@ def test_without_weight_the_dual_iterate_may_overflow():
 
 
 def test_half_precision_is_coupled_in_float32():
-    # 1 - tau and the two products would each be rounded to three digits.
-    theta, u = jnp.ones(1, jnp.bfloat16), jnp.full(1, -0.01, jnp.bfloat16)
-    coupled = lpoptax.stacey_coupling(optax.identity(), optax.identity(), 0.001)
-    updates, _ = coupled.update(u, coupled.init(theta), theta)
-    chex.assert_trees_all_equal(updates, u)
+    # In bfloat16 a tau of 0.3 is 0.30078, and 100 of it 30.125.
+    theta, g = jnp.zeros(1, jnp.bfloat16), jnp.full(1, 100, jnp.bfloat16)
+    coupled = lpoptax.stacey_coupling(primal=optax.set_to_zero(), dual=optax.identity(), tau=0.3)
+    updates, _ = coupled.update(g, coupled.init(theta), theta)
+    chex.assert_trees_all_equal(updates, jnp.full(1, 30, jnp.bfloat16))
 
 
 @pytest.mark.parametrize("schedule", [optax.constant_schedule(0.1)])
