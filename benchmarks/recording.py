@@ -53,12 +53,11 @@ class ResultsFolder:
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
             runs: list[dict[str, Any]] = found["runs"]
-            others = [
-                f"other {part} ({key})"
-                for part in ("settings", "environment")
-                for key, value in json.loads(json.dumps(self.results[part])).items()
-                if found[part].get(key) != value
-            ]
+            others = []
+            for part in ("settings", "environment"):
+                ours, theirs = json.loads(json.dumps(self.results[part])), found[part]
+                keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+                others += [f"other {part} ({key})" for key in keys]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise FolderError(f"{self.file} is damaged; name another folder") from error
         if others:

@@ -38,8 +38,9 @@ def check(
         raise ValueError(f"{name} must be {allowed}, got {name}={value!r}.")
 
 
-def check_p(name: str, value: Any) -> None:
-    check(name, value, lambda v: v > 1, "greater than 1 (infinity included)", may_be_schedule=True)
+def check_p(name: str, value: Any, *, may_be_schedule: bool = True) -> None:
+    allowed = "greater than 1 (infinity included)"
+    check(name, value, lambda v: v > 1, allowed, may_be_schedule=may_be_schedule)
 
 
 def check_finite_p(name: str, value: Any, *, may_be_schedule: bool = True) -> None:

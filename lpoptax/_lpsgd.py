@@ -53,8 +53,9 @@ def lpsgd(
         A :class:`optax.GradientTransformationExtraArgs`.
 
     Raises:
-        ValueError: if a hyperparameter is no number, ``p`` one not above 1, or ``eps`` or ``weight_decay`` a
-            negative one, or if ``update`` is called without params where they decay.
+        ValueError: if a hyperparameter is no number, ``p`` one not above 1, or ``eps`` or
+            ``weight_decay`` a negative one, or if ``update`` is called without params where
+            they decay.
 
     Examples:
         >>> import jax

@@ -63,8 +63,8 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
         Xu and Yang, `Beyond l2-norm and l-infinity-norm: A Curvature-Inspired lp-Norm
         Scheme for Deep Neural Networks <https://arxiv.org/abs/2606.02078>`_, 2026, eq. 21
     """
-    if not jnp.ndim(p):
-        check_p("p", p)
+    if not getattr(p, "ndim", 0):
+        check_p("p", p, may_be_schedule=False)
     check_non_negative("eps", eps)
     (wide,) = widen(x)
     u = signed_power(wide, 1 / p_minus_1(p, wide), scalar(eps, wide))

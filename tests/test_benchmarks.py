@@ -240,6 +240,16 @@ def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
     assert (tmp_path / "results.json").read_text() == before
 
 
+def test_a_job_does_not_continue_the_folder_of_another(tmp_path, capsys):
+    main([*QUICK, "--output", str(tmp_path)])
+    before = (tmp_path / "results.json").read_text()
+    capsys.readouterr()
+    # All settings of tune are equal here; compare has one more.
+    line = error_of(capsys, ["tune", "--seeds", "1", "--epochs", "1", "--output", tmp_path])
+    assert "holds results of other settings (optimizers); name another folder" in line
+    assert (tmp_path / "results.json").read_text() == before
+
+
 @pytest.mark.parametrize("damage", ['{"settings": {', "[]", '{"runs": []}', '{"runs": [], "settings": 3}'])
 def test_a_damaged_results_file_is_never_overwritten(tmp_path, capsys, damage):
     (tmp_path / "results.json").write_text(damage)

@@ -214,6 +214,12 @@ def test_a_p_of_1_or_less_is_refused(bad):
         lpoptax.lp_power(jnp.ones(2), bad)
 
 
+@pytest.mark.parametrize("bad", [None, "3", [3.0], lpoptax.cosine_p_schedule(6.0, 10)])
+def test_a_p_that_is_no_number_is_refused(bad):
+    with pytest.raises(ValueError, match=r"p must be greater than 1 .*, got p="):
+        lpoptax.lp_power(jnp.ones(2), bad)
+
+
 @pytest.mark.parametrize("bad", [-1e-8, float("nan"), np.inf])
 def test_a_negative_or_infinite_eps_is_refused(bad):
     with pytest.raises(ValueError, match="eps must be non-negative and finite, got eps="):
