@@ -7,14 +7,14 @@ may be traced, and a schedule has none before the first step.
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import optax
 from jax.typing import ArrayLike
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Says whether `value` is a plain number, known before tracing."""
     return isinstance(value, numbers.Real)
 

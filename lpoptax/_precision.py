@@ -36,5 +36,10 @@ def smallest_normal(x: jax.Array) -> float:
     return float(_limits(x).tiny)
 
 
+def largest_finite(x: jax.Array) -> float:
+    """Returns the largest finite number in the real dtype of `x`."""
+    return float(_limits(x).max)
+
+
 def _limits(x: jax.Array) -> Any:
     return jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lpoptax._hyperparameters import check_non_negative, check_p, evaluate
+from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
 from lpoptax._power import lp_power, p_minus_1
-from lpoptax._precision import cast_like, scalar, widen
+from lpoptax._precision import cast_like, largest_finite, scalar, smallest_normal, widen
 
 
 class ScaleByLpSteepestDescentState(NamedTuple):
@@ -34,8 +34,12 @@ def scale_by_lp_steepest_descent(
     :math:`\langle g, u \rangle = \|g\|_q^2`. Unlike :func:`lpoptax.scale_by_lp_power`,
     which leaves the factor out, u is linear in the scale of g.
 
-    The norm is computed in at least float32, relative to the largest coordinate, so that
-    no scale of the gradient is too small or too large. A zero gradient gives a zero update.
+    The norm is computed in at least float32. For p >= 2 it is a plain sum, so that a step
+    over sharded leaves communicates once, a scalar for each leaf; the sum of
+    :math:`|g|^q` must be in the range of floats, as with :func:`optax.global_norm` (which
+    it is in float32 for coordinates from 1e-15 to 1e15). For p < 2, where q is
+    large, the largest coordinate is divided out first, which is a second reduction and
+    allows any scale. A zero gradient gives a zero update.
 
     Args:
         p: the norm, 1 < p <= infinity; a number, a traced scalar, or a schedule that maps
@@ -96,28 +100,41 @@ def _steepest_descent(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> o
     if not leaves:
         return updates
     wide = [widen(leaf)[0] for leaf in leaves]
-    largest = jnp.stack(widen(*(jnp.max(jnp.abs(g), initial=0) for g in wide))).max()
-    # The reciprocal of the largest floats is subnormal, so the scale stays below them.
-    shrink = jnp.where(largest > 2.0**120, 2.0**-8, 1.0).astype(largest.dtype)
-    unit = jnp.where(largest == 0, 1, largest * shrink)
-    # Products: XLA would merge two quotients in a row, with a subnormal denominator.
-    inverse = 1 / unit
-    relative = [g * scalar(shrink, g) * scalar(inverse, g) for g in wide]
-    # The step is linear in the scale of the gradient, so it is taken from coordinates of
-    # at most 1, where no power under- or overflows that matters, and scaled back.
-    exponent = 1 / p_minus_1(p, largest)
-    norm = jnp.where(largest == 0, 1, _norm(relative, 1 + exponent))
-    factor = norm ** (1 - exponent)
+    # The step is linear in the scale of the gradient, so it may be taken at another scale.
+    scale = _scale(wide, p)
+    # Products: XLA would merge quotients in a row into one of a subnormal denominator.
+    inverse = 1 / scale
+    relative = [g * scalar(inverse, g) for g in wide]
+    exponent = 1 / p_minus_1(p, scale)
+    total = _sum_of_powers(relative, 1 + exponent)
+    # The norm to the power of 1 - exponent; finite, so that its product with 0 is 0.
+    limits = smallest_normal(total), largest_finite(total)
+    factor = jnp.clip(total, *limits) ** ((1 - exponent) / (1 + exponent))
 
     def step(g: jax.Array) -> jax.Array:
-        u = lp_power(g, p, scalar(eps, g) * scalar(shrink, g) * scalar(inverse, g))
-        return u * scalar(factor, g) * scalar(unit, g) / scalar(shrink, g)
+        u = lp_power(g, p, scalar(eps, g) * scalar(inverse, g))
+        return u * scalar(factor, g) * scalar(scale, g)
 
     steps = [cast_like(step(g), leaf) for g, leaf in zip(relative, leaves, strict=True)]
     return jax.tree.unflatten(structure, steps)
 
 
-def _norm(leaves: list[jax.Array], q: jax.Array) -> jax.Array:
-    """Returns the norm of exponent q over all leaves together."""
-    totals = widen(*(jnp.sum(jnp.abs(leaf) ** scalar(q, leaf)) for leaf in leaves))
-    return jnp.stack(totals).sum() ** (1 / q)
+def _scale(leaves: list[jax.Array], p: ArrayLike) -> jax.Array:
+    """Returns the largest magnitude for p < 2, where the sum takes high powers, and 1 for other p."""
+
+    def largest() -> jax.Array:
+        magnitudes = jnp.stack(widen(*(jnp.max(jnp.abs(g), initial=0) for g in leaves))).max()
+        # Where neither it nor its reciprocal is subnormal.
+        return jnp.clip(magnitudes, smallest_normal(magnitudes), 1 / (4 * smallest_normal(magnitudes)))
+
+    one = jnp.ones_like(jax.eval_shape(largest))
+    if is_number(p):
+        return largest() if p < 2 else one
+    # A branch, and no selection: on many devices the largest costs a second round of communication.
+    return jax.lax.cond(jnp.asarray(p) < 2, largest, lambda: one)
+
+
+def _sum_of_powers(leaves: list[jax.Array], exponent: jax.Array) -> jax.Array:
+    """Returns the sum of |g|^exponent over the coordinates of all leaves."""
+    totals = widen(*(jnp.sum(jnp.abs(g) ** scalar(exponent, g)) for g in leaves))
+    return jnp.stack(totals).sum()

@@ -3,6 +3,9 @@
 import hypothesis
 import jax
 
+# Eight devices for the tests of sharding; all else runs on the first.
+jax.config.update("jax_num_cpu_devices", 8)
+
 # A broadcast of ranks that nobody wrote down is a bug in an optimizer.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

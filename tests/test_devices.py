@@ -1,0 +1,187 @@
+"""Many devices: the steps of one, states where their params are, and no communication.
+
+What is checked is the optimizers' part of a step, from gradients to params. Shards differ
+from whole arrays in where a coordinate falls in the vector unit, and XLA rounds its powers
+differently there: hence tolerances of a few float32 roundings.
+"""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import lpoptax
+from tests.helpers import trajectory
+from tests.optimizers import COSINE, ROWS, mirror, power_chain
+
+COLLECTIVE = r"= (.+) (?:all|reduce-scatter|collective|ragged)[\w-]*\("
+LAYOUTS = {
+    "data parallel": {"w": PartitionSpec(), "b": PartitionSpec()},
+    "fully sharded": {"w": PartitionSpec("devices", None), "b": PartitionSpec("devices")},
+    "tensor sharded": {"w": PartitionSpec(None, "devices"), "b": PartitionSpec()},
+}
+# The dual norm of steepest descent is a property of the whole tree.
+ELEMENTWISE = [name for name in ROWS if "steepest" not in name]
+# One of each kind of state and of update; every step compiles for eight devices.
+KINDS = ["lpsgd", "lpsgdm mask", "lpsgdm cosine", "stacey p,2", "stacey cosine", "steepest", "coupled adamw"]
+every_kind = pytest.mark.parametrize("row", [ROWS[name] for name in KINDS], ids=KINDS)
+every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+every_axis_type = pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+
+
+def random_tree(rng):
+    return {
+        "w": jnp.asarray(rng.standard_normal((16, 8)), jnp.float32),
+        "b": jnp.asarray(rng.standard_normal(16), jnp.float32),
+    }
+
+
+def mesh_of_eight(axis_type=AxisType.Auto):
+    return jax.make_mesh((8,), ("devices",), axis_types=(axis_type,))
+
+
+def placed(tree, layout, mesh):
+    return jax.device_put(tree, {name: NamedSharding(mesh, spec) for name, spec in layout.items()})
+
+
+def assert_placed_like_params(optimizer, state, params):
+    def check(leaf, param):
+        assert leaf.sharding.is_equivalent_to(param.sharding, leaf.ndim), (leaf.sharding, param.sharding)
+
+    optax.tree.map_params(optimizer, check, state, params)
+
+
+@every_kind
+@every_layout
+@every_axis_type
+def test_steps_on_eight_devices_are_those_on_one(row, layout, axis_type):
+    rng = np.random.default_rng(0)
+    params, gradients = random_tree(rng), [random_tree(rng) for _ in range(3)]
+    optimizer = row.build()
+    alone = trajectory(optimizer, params, gradients)
+    mesh = mesh_of_eight(axis_type)
+    with jax.set_mesh(mesh):
+        params = placed(params, layout, mesh)
+        state = optimizer.init(params)
+        assert_placed_like_params(optimizer, state, params)
+        if axis_type == AxisType.Explicit:
+            # In the other mode the compiler places what depends on no param, such as zeros.
+            assert_placed_like_params(optimizer, jax.jit(optimizer.init)(params), params)
+        step = jax.jit(optimizer.update)
+        for g, expected in zip(gradients, alone, strict=True):
+            updates, state = step(placed(g, layout, mesh), state, params)
+            assert_placed_like_params(optimizer, state, params)
+            params = optax.apply_updates(params, updates)
+            chex.assert_trees_all_close(jax.device_get(params), expected, rtol=1e-5, atol=1e-6)
+    for name, spec in layout.items():
+        assert params[name].sharding.is_equivalent_to(NamedSharding(mesh, spec), params[name].ndim)
+
+
+@every_layout
+def test_z_is_placed_like_the_params(layout):
+    mesh = mesh_of_eight()
+    params = placed(random_tree(np.random.default_rng(0)), layout, mesh)
+    state = lpoptax.stacey_coupling(power_chain(0.1, 3.0), mirror(0.1, 3.0), tau=0.1).init(params)
+    for name, z in state.z.items():
+        assert z.sharding.is_equivalent_to(params[name].sharding, z.ndim)
+
+
+def communication(optimizer, layout):
+    """Returns what the collective operations of a compiled update return."""
+    rng = np.random.default_rng(0)
+    mesh = mesh_of_eight()
+    params, g = placed(random_tree(rng), layout, mesh), placed(random_tree(rng), layout, mesh)
+    state = optimizer.init(params)
+    return re.findall(COLLECTIVE, jax.jit(optimizer.update).lower(g, state, params).compile().as_text())
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@every_layout
+def test_an_update_communicates_nothing(name, layout):
+    assert communication(ROWS[name].build(), layout) == []
+
+
+@pytest.mark.parametrize("p", [3.0, np.inf])
+def test_the_dual_norm_takes_one_sum_of_scalars(p):
+    steepest = lpoptax.scale_by_lp_steepest_descent(p)
+    # One operation, which sums a scalar for each leaf.
+    assert communication(steepest, LAYOUTS["fully sharded"]) == ["(f32[], f32[])"]
+    assert communication(steepest, LAYOUTS["data parallel"]) == []
+    # At p = 2 the factor is 1, and XLA drops the sum.
+    assert communication(lpoptax.scale_by_lp_steepest_descent(2.0), LAYOUTS["fully sharded"]) == []
+
+
+def test_the_largest_coordinate_is_exchanged_below_p_2_only():
+    layout = LAYOUTS["fully sharded"]
+    below = communication(lpoptax.scale_by_lp_steepest_descent(1.5), layout)
+    assert below == ["(f32[], f32[])"] * 2
+    # A p that is known at run time takes the maximum in a branch.
+    scheduled = lpoptax.scale_by_lp_steepest_descent(COSINE)
+    assert communication(scheduled, layout) == below
+
+
+def squared_error(params, inputs, targets):
+    return jnp.mean((inputs @ params["w"].T + params["b"][None] - targets) ** 2)
+
+
+def regression(steps=3):
+    """Returns params, and for each step a batch of 32 inputs and targets."""
+    rng = np.random.default_rng(0)
+    params = random_tree(rng)
+    inputs = rng.standard_normal((steps, 32, 8)).astype(np.float32)
+    targets = rng.standard_normal((steps, 32, 16)).astype(np.float32)
+    return params, list(zip(inputs, targets, strict=True))
+
+
+def trained(optimizer, params, batches):
+    """Returns the params after one step for each batch."""
+
+    @jax.jit
+    def step(params, state, inputs, targets):
+        g = jax.grad(squared_error)(params, inputs, targets)
+        updates, state = optimizer.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for batch in batches:
+        params, state = step(params, state, *batch)
+    return params
+
+
+@every_kind
+def test_a_batch_over_eight_devices_trains_as_on_one(row):
+    params, batches = regression()
+    alone = trained(row.build(), params, batches)
+    mesh = mesh_of_eight()
+    params = placed(params, LAYOUTS["data parallel"], mesh)
+    batches = jax.device_put(batches, NamedSharding(mesh, PartitionSpec("devices")))
+    # The order of the sum over the batch differs, and a power of it may enlarge that.
+    chex.assert_trees_all_close(
+        jax.device_get(trained(row.build(), params, batches)), alone, rtol=1e-4, atol=1e-5
+    )
+
+
+@every_kind
+def test_pmap_trains_as_one_device(row):
+    params, batches = regression()
+    optimizer = row.build()
+    alone = trained(optimizer, params, batches)
+
+    def step(params, state, inputs, targets):
+        g = jax.lax.pmean(jax.grad(squared_error)(params, inputs, targets), "devices")
+        updates, state = optimizer.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.pmap(step, axis_name="devices")
+    copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), params)
+    state = jax.pmap(optimizer.init)(copies)
+    for inputs, targets in batches:
+        copies, state = step(copies, state, inputs.reshape(8, 4, 8), targets.reshape(8, 4, 16))
+    for device in range(8):
+        one = jax.tree.map(lambda leaf, device=device: leaf[device], jax.device_get(copies))
+        chex.assert_trees_all_close(one, alone, rtol=1e-4, atol=1e-5)
