@@ -1,12 +1,16 @@
 """The main job: several optimizers on real images, ending in a table and a picture."""
 
 import itertools
+import shutil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks import report
+from benchmarks.checkpoints import Checkpoints
 from benchmarks.datasets import DATASETS
+from benchmarks.interruption import interruption
 from benchmarks.optimizers import OPTIMIZERS, build, describe
 from benchmarks.progress import epochs_bar
 from benchmarks.recording import ResultsFolder
@@ -19,34 +23,42 @@ def compare(optimizers: list[str], seeds: int, epochs: int, output: Path, consol
     """Trains every optimizer with every seed; writes results, table and picture to `output`."""
     dataset = DATASETS[DATASET]()
     steps = steps_per_epoch(dataset, BATCH_SIZE)
-    settings = {
-        "model": MODEL,
-        "dataset": DATASET,
-        "batch_size": BATCH_SIZE,
-        "epochs": epochs,
-        "seeds": seeds,
-        "optimizers": {name: describe(OPTIMIZERS[name], epochs, steps) for name in optimizers},
-    }
-    folder = ResultsFolder(output, settings)
+    shared = {"model": MODEL, "dataset": DATASET, "batch_size": BATCH_SIZE, "epochs": epochs}
+    described = {name: describe(OPTIMIZERS[name], epochs, steps) for name in optimizers}
+    folder = ResultsFolder(output, {**shared, "seeds": seeds, "optimizers": described})
     console.print(f"Results go to {output}", soft_wrap=True)
     # Built once each, so that the seeds share a compiled step.
     built = {name: build(OPTIMIZERS[name], epochs * steps) for name in optimizers}
     try:
-        with epochs_bar(console) as progress:
+        with epochs_bar(console) as progress, interruption() as interrupted:
             runs = itertools.product(optimizers, range(seeds))
-            unfinished = [run for run in runs if not folder.has(optimizer=run[0], seed=run[1])]
-            task = progress.add_task("", total=len(unfinished) * epochs)
-            for name, seed in unfinished:
-                run = train(
-                    MODEL, dataset, dataset.test, built[name], epochs=epochs, batch_size=BATCH_SIZE, seed=seed
+            missing = [run for run in runs if not folder.has(optimizer=run[0], seed=run[1])]
+            task = progress.add_task("", total=len(missing) * epochs)
+            for name, seed in missing:
+                measured: list[dict[str, Any]] = []
+                folder.results["unfinished"] = [{"optimizer": name, "seed": seed, "epochs": measured}]
+                checkpoints = Checkpoints(
+                    output / "checkpoints" / f"{name}-{seed}",
+                    {**shared, "seed": seed, "optimizer": described[name]},
+                    interrupted=interrupted,
+                    say=lambda line: progress.console.print(line, soft_wrap=True),
                 )
-                measured = []
-                for epoch in run:
+                for epoch in train(
+                    MODEL,
+                    dataset,
+                    dataset.test,
+                    built[name],
+                    epochs=epochs,
+                    batch_size=BATCH_SIZE,
+                    seed=seed,
+                    checkpoints=checkpoints,
+                ):
                     measured.append(epoch._asdict())
                     state = f"{OPTIMIZERS[name].label}, seed {seed}, test top-1 {epoch.held_out_top1:.1%}"
                     progress.update(task, advance=1, description=state)
-                folder.add_run({"optimizer": name, "seed": seed, "epochs": measured})
+                folder.add_run(*folder.results.pop("unfinished"))
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
     finally:
-        # After an interruption too: what has finished is reported.
-        if folder.results["runs"]:
-            report.write(folder.path, console)
+        # After an interruption too: what is there is reported.
+        folder.write()
+        report.write(folder.results, folder.path, console)

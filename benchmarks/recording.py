@@ -31,7 +31,7 @@ class ResultsFolder:
             path.mkdir(parents=True, exist_ok=True)
             if self.file.exists():
                 self.results["runs"] = self._runs_to_continue()
-            self._write()
+            self.write()
         except OSError as error:
             raise FolderError(f"cannot write to the folder {path}: {error.strerror}") from error
 
@@ -47,28 +47,39 @@ class ResultsFolder:
     def add_run(self, run: dict[str, Any]) -> None:
         """Adds a finished run."""
         self.results["runs"].append(run)
-        self._write()
+        self.write()
 
     def _runs_to_continue(self) -> list[dict[str, Any]]:
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
             runs: list[dict[str, Any]] = found["runs"]
-            others = []
-            for part in ("settings", "environment"):
-                ours, theirs = json.loads(json.dumps(self.results[part])), found[part]
-                keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-                others += [f"other {part} ({key})" for key in keys]
+            parts = ("settings", "environment")
+            ours = json.loads(json.dumps({part: self.results[part] for part in parts}))
+            other = difference(ours, {part: dict(found[part]) for part in parts})
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise FolderError(f"{self.file} is damaged; name another folder") from error
-        if others:
-            raise FolderError(f"{self.path} holds results of {others[0]}; name another folder")
+        if other:
+            raise FolderError(f"{self.path} holds other results: {other}; name another folder")
         return runs
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Writes the results as they are now."""
         # Replaced, never rewritten in place: a crash leaves the old file or the new one.
         unfinished = self.file.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
         os.replace(unfinished, self.file)
+
+
+def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+    """Returns the first entry that differs between two trees of plain data, and how."""
+    for key in {**ours, **theirs}:
+        here, there = ours.get(key), theirs.get(key)
+        if isinstance(here, dict) and isinstance(there, dict):
+            if deeper := difference(here, there):
+                return f"{key}.{deeper}"
+        elif here != there:
+            return f"{key} is {here!r} here and {there!r} there"
+    return None
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Turns the results of the main job into its table and its picture."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,20 @@ Results = dict[str, Any]
 COLUMNS = ("optimizer", "p", "learning rate", "weight decay", "train NLL", "test top-1, %", "s / epoch")
 
 
-def write(folder: Path, console: Console) -> None:
-    """Writes `table.md` and `curves.png` from the `results.json` in `folder`, and shows the table."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+def write(results: Results, folder: Path, console: Console) -> None:
+    """Writes `table.md` and, if a run has finished, `curves.png`; shows the table."""
     (folder / "table.md").write_text(table(results), encoding="utf-8")
-    curves(results).savefig(folder / "curves.png", dpi=100)
+    written = "table.md, results.json"
+    if results["runs"]:
+        curves(results).savefig(folder / "curves.png", dpi=100)
+        written += ", curves.png"
     # Without a box the rows fit into 80 columns.
     shown = Table(*(column.replace(" ", "\n", 1) for column in COLUMNS), box=None, padding=(0, 1, 0, 0))
     for row in _rows(results):
         shown.add_row(*row)
     console.print(shown)
     console.print(_explanation(results))
-    console.print(f"Results are in {folder}: table.md, curves.png, results.json", soft_wrap=True)
+    console.print(f"Results are in {folder}: {written}", soft_wrap=True)
 
 
 def table(results: Results) -> str:
@@ -68,7 +69,7 @@ def _explanation(results: Results) -> str:
     return (
         f"{_seeds(results)}, after {settings['epochs']} epochs of "
         f"{settings['model']} on {settings['dataset']} with batches of {settings['batch_size']}. "
-        f"{_verdict(results)} Measured with {versions} on {environment['machine']}."
+        f"{_verdict(results)}{_unfinished(results)} Measured with {versions} on {environment['machine']}."
     )
 
 
@@ -77,6 +78,8 @@ def _verdict(results: Results) -> str:
     labels = {name: described["label"] for name, described in results["settings"]["optimizers"].items()}
     top1 = {name: [100 * run[-1]["held_out_top1"] for run in _runs(results, name)] for name in labels}
     top1 = {name: values for name, values in top1.items() if values}
+    if not top1:
+        return "No run has finished."
     best = max(top1, key=lambda name: float(np.mean(top1[name])))
     verdict = f"The highest test top-1 is that of {labels[best]}."
     if min(map(len, top1.values())) < 2:
@@ -85,6 +88,17 @@ def _verdict(results: Results) -> str:
     if tied:
         verdict += f" Within noise of it (95 % Welch interval): {', '.join(tied)}."
     return verdict
+
+
+def _unfinished(results: Results) -> str:
+    """Says how far a run was when it was interrupted, if one was."""
+    sentences = [
+        f" {results['settings']['optimizers'][run['optimizer']]['label']} with seed {run['seed']} was at "
+        f"{100 * run['epochs'][-1]['held_out_top1']:.2f} % test top-1 after epoch {len(run['epochs'])}."
+        for run in results.get("unfinished", [])
+        if run["epochs"]
+    ]
+    return "".join(sentences)
 
 
 def _differs(a: list[float], b: list[float]) -> bool:
@@ -125,7 +139,8 @@ def curves(results: Results) -> Figure:
     title = f"{settings['model']} on {settings['dataset']}. {_seeds(results)}"
     figure.suptitle(title, fontsize="medium")
     axes[0].legend(ncols=2, fontsize="small")
-    axes[2].legend(fontsize="small")
+    if by_p:
+        axes[2].legend(fontsize="small")
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure

@@ -41,39 +41,46 @@ def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: 
     console.print(f"Results go to {output}", soft_wrap=True)
     keys = ("optimizer", "learning_rate", "weight_decay")
     grid = [setting for setting in grid if not folder.has(**dict(zip(keys, setting, strict=True)))]
-    with epochs_bar(console) as progress:
-        task = progress.add_task("", total=len(grid) * seeds * epochs)
-        for name, learning_rate, weight_decay in grid:
-            entry = OPTIMIZERS[name]._replace(learning_rate=learning_rate, weight_decay=weight_decay)
-            optimizer = build(entry, total_steps)
-            last: dict[int, Epoch] = {}
-            for seed in range(seeds):
-                run = train(
-                    MODEL,
-                    dataset,
-                    dataset.validation,
-                    optimizer,
-                    epochs=epochs,
-                    batch_size=BATCH_SIZE,
-                    seed=seed,
+    try:
+        with epochs_bar(console) as progress:
+            task = progress.add_task("", total=len(grid) * seeds * epochs)
+            while grid:
+                name, learning_rate, weight_decay = grid[0]
+                entry = OPTIMIZERS[name]._replace(learning_rate=learning_rate, weight_decay=weight_decay)
+                optimizer = build(entry, total_steps)
+                last: dict[int, Epoch] = {}
+                for seed in range(seeds):
+                    run = train(
+                        MODEL,
+                        dataset,
+                        dataset.validation,
+                        optimizer,
+                        epochs=epochs,
+                        batch_size=BATCH_SIZE,
+                        seed=seed,
+                    )
+                    for epoch in run:
+                        state = f"{entry.label}, learning rate {learning_rate:g}, decay {weight_decay:g}"
+                        progress.update(task, advance=1, description=state)
+                        last[seed] = epoch
+                folder.add_run(
+                    {
+                        "optimizer": name,
+                        "learning_rate": learning_rate,
+                        "weight_decay": weight_decay,
+                        "validation_nll": [epoch.held_out_nll for epoch in last.values()],
+                        "validation_top1": [epoch.held_out_top1 for epoch in last.values()],
+                    }
                 )
-                for epoch in run:
-                    state = f"{entry.label}, learning rate {learning_rate:g}, decay {weight_decay:g}"
-                    progress.update(task, advance=1, description=state)
-                    last[seed] = epoch
-            folder.add_run(
-                {
-                    "optimizer": name,
-                    "learning_rate": learning_rate,
-                    "weight_decay": weight_decay,
-                    "validation_nll": [epoch.held_out_nll for epoch in last.values()],
-                    "validation_top1": [epoch.held_out_top1 for epoch in last.values()],
-                }
-            )
-    text = table(folder.results)
-    (folder.path / "table.md").write_text(text, encoding="utf-8")
-    console.print(Markdown(text))
-    console.print(f"Results are in {folder.path}: table.md, results.json", soft_wrap=True)
+                grid.pop(0)
+    finally:
+        # After an interruption too: what has finished is reported.
+        text = table(folder.results)
+        if grid:
+            text += f"\nInterrupted: {len(grid)} settings have not been tried.\n"
+        (folder.path / "table.md").write_text(text, encoding="utf-8")
+        console.print(Markdown(text))
+        console.print(f"Results are in {folder.path}: table.md, results.json", soft_wrap=True)
 
 
 def table(results: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The benchmarks: what they train on, what they write, and how they fail."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,23 +98,88 @@ def test_compare_writes_a_table_a_picture_and_the_results(tmp_path, capsys):
     assert str(output) in capsys.readouterr().out.replace("\n", "")
 
 
-def test_an_interrupted_comparison_reports_what_has_finished(tmp_path, monkeypatch, capsys):
-    def train_once(*arguments, seed, **options):
-        if seed == 1:
-            raise KeyboardInterrupt
-        return train(*arguments, seed=seed, **options)
+SHORT = ["compare", "--seeds", "2", "--epochs", "3", "--optimizers", "sgdm"]
 
-    monkeypatch.setattr(compare, "train", train_once)
-    code = main(
-        ["compare", "--seeds", "3", "--epochs", "1", "--optimizers", "sgdm", "--output", str(tmp_path)]
-    )
-    assert code == 130
-    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
+
+def interrupt_in_epoch(number, seed_to_interrupt, monkeypatch):
+    """Lets Ctrl-C be pressed in an epoch of the run with a seed; returns what has been trained."""
+    trained = []
+
+    def train_and_interrupt(*arguments, seed, **options):
+        for index, epoch in enumerate(train(*arguments, seed=seed, **options)):
+            trained.append((seed, index))
+            yield epoch
+            if (seed, index + 2) == (seed_to_interrupt, number):
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(compare, "train", train_and_interrupt)
+    return trained
+
+
+def losses(folder):
+    """Returns the measurements of the finished runs."""
+    runs = json.loads((folder / "results.json").read_text())["runs"]
+    return [[(epoch["train_nll"], epoch["held_out_top1"]) for epoch in run["epochs"]] for run in runs]
+
+
+def test_an_interrupted_comparison_reports_what_there_is_and_continues(tmp_path, monkeypatch, capsys):
+    assert main([*SHORT, "--output", str(tmp_path / "whole")]) == 0
+    command = [*SHORT, "--output", str(tmp_path / "cut")]
+    interrupt_in_epoch(3, 1, monkeypatch)
+    assert main(command) == 130
+    assert f"repeat the command with --output {tmp_path / 'cut'}" in capsys.readouterr().out
+    assert len(losses(tmp_path / "cut")) == 1
+    table = (tmp_path / "cut" / "table.md").read_text(encoding="utf-8")
+    assert "| SGD with momentum | 2 |" in table
+    assert "Mean ± standard deviation over 2 seeds, of which not all have finished" in table
+    assert "no difference can be told from noise. SGD with momentum with seed 1 was at " in table
+    assert "% test top-1 after epoch 2." in table
+    trained = interrupt_in_epoch(None, None, monkeypatch)
+    assert main(command) == 0
+    # The measurements before the interruption come from the checkpoint.
+    assert trained == [(1, 0), (1, 1), (1, 2)]
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"table.md", "curves.png", "results.json"}
+
+
+def test_a_comparison_interrupted_in_its_first_run_has_a_table(tmp_path, monkeypatch):
+    interrupt_in_epoch(2, 0, monkeypatch)
+    assert main([*SHORT, "--output", str(tmp_path)]) == 130
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "SGD with momentum" in table
-    assert "Mean ± standard deviation over 3 seeds, of which not all have finished" in table
-    assert "no difference can be told from noise" in table
-    assert f"repeat the command with --output {tmp_path}" in capsys.readouterr().out
+    assert "No run has finished. SGD with momentum with seed 0 was at " in table
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, monkeypatch, capsys):
+    interrupt_in_epoch(2, 0, monkeypatch)
+    main([*SHORT, "--output", str(tmp_path)])
+    capsys.readouterr()
+    # Interrupted in the second epoch of 18 steps: in its first step.
+    metadata = tmp_path / "checkpoints" / "sgdm-0" / "19" / "run" / "metadata"
+    metadata.unlink()
+    line = error_of(capsys, [*SHORT, "--output", tmp_path])
+    assert f"{metadata} is damaged or missing: the last good checkpoint is of step 0" in line
+
+
+def test_an_interrupted_tuning_shows_what_there_is_and_continues(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "LEARNING_RATES", (0.1, 0.01))
+    monkeypatch.setattr(tune, "WEIGHT_DECAYS", (0.01,))
+    runs = []
+
+    def train_three(*arguments, **options):
+        runs.append(arguments)
+        if len(runs) == 4:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(tune, "train", train_three)
+    command = ["tune", "--seeds", "1", "--epochs", "1", "--optimizers", "sgdm", "lpsgdm"]
+    assert main([*command, "--output", str(tmp_path)]) == 130
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "| SGD with momentum |" in table
+    assert "Interrupted: 1 settings have not been tried." in table
+    assert main([*command, "--output", str(tmp_path)]) == 0
+    assert len(runs) == 5
+    assert "Interrupted" not in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_tune_ranks_by_the_validation_images_and_survives_divergence():
@@ -236,7 +302,7 @@ def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
     before = (tmp_path / "results.json").read_text()
     capsys.readouterr()
     line = error_of(capsys, [*QUICK, "--epochs", "2", "--output", tmp_path])
-    assert "holds results of other settings (epochs); name another folder" in line
+    assert "holds other results: settings.epochs is 2 here and 1 there; name another folder" in line
     assert (tmp_path / "results.json").read_text() == before
 
 
@@ -246,7 +312,7 @@ def test_a_job_does_not_continue_the_folder_of_another(tmp_path, capsys):
     capsys.readouterr()
     # All settings of tune are equal here; compare has one more.
     line = error_of(capsys, ["tune", "--seeds", "1", "--epochs", "1", "--output", tmp_path])
-    assert "holds results of other settings (optimizers); name another folder" in line
+    assert "holds other results: settings.optimizers is None here and {'lpsgdm'" in line
     assert (tmp_path / "results.json").read_text() == before
 
 
@@ -255,26 +321,6 @@ def test_a_damaged_results_file_is_never_overwritten(tmp_path, capsys, damage):
     (tmp_path / "results.json").write_text(damage)
     assert "results.json is damaged; name another folder" in error_of(capsys, [*QUICK, "--output", tmp_path])
     assert (tmp_path / "results.json").read_text() == damage
-
-
-def test_the_same_command_continues_where_it_stopped(tmp_path, monkeypatch):
-    trained = []
-
-    def train_until(stop):
-        def train_and_count(*arguments, seed, **options):
-            if seed == stop:
-                raise KeyboardInterrupt
-            trained.append(seed)
-            return train(*arguments, seed=seed, **options)
-
-        monkeypatch.setattr(compare, "train", train_and_count)
-        command = ["compare", "--seeds", "3", "--epochs", "1", "--optimizers", "sgdm"]
-        return main([*command, "--output", str(tmp_path)])
-
-    assert train_until(2) == 130
-    assert train_until(None) == 0
-    assert trained == [0, 1, 2]
-    assert [run["seed"] for run in json.loads((tmp_path / "results.json").read_text())["runs"]] == [0, 1, 2]
 
 
 def test_the_help_explains_itself():
