@@ -6,6 +6,10 @@ differently there: hence tolerances of a few float32 roundings.
 """
 
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import chex
 import jax
@@ -16,6 +20,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import lpoptax
+from tests.distributed_run import trained_params
 from tests.helpers import trajectory
 from tests.optimizers import COSINE, ROWS, mirror, power_chain
 
@@ -185,3 +190,29 @@ def test_pmap_trains_as_one_device(row):
     for device in range(8):
         one = jax.tree.map(lambda leaf, device=device: leaf[device], jax.device_get(copies))
         chex.assert_trees_all_close(one, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_train_the_resnet_as_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.distributed_run",
+                address,
+                "2",
+                str(rank),
+                tmp_path / f"{rank}.npz",
+            ],
+            cwd=Path(__file__).parents[1],
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    first, second = (list(np.load(tmp_path / f"{rank}.npz").values()) for rank in range(2))
+    chex.assert_trees_all_equal(first, second)
+    # Sums over the batch are of other parts; a power of 1/5 at p = 6 enlarges their roundings.
+    chex.assert_trees_all_close(first, trained_params(), rtol=1e-4, atol=2e-5)
