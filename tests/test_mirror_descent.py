@@ -56,6 +56,33 @@ def test_float32_is_right_for_every_size_of_z_and_of_the_step(p, relative_pull, 
     np.testing.assert_allclose(moved[representable], expected[representable].astype(float), rtol=3e-5)
 
 
+@pytest.mark.parametrize("p", [1.1, 1.2, 1.5, 1.9, 2.1, 3.0, 6.0, 9.0, 12.0, 16.0])
+def test_float32_is_right_to_1e_5_where_the_terms_do_not_cancel(p):
+    rng = np.random.default_rng(0)
+    z = (10 ** rng.uniform(-8, 3, 100_000) * rng.choice([-1, 1], 100_000)).astype(np.float32)
+    ratio = 10 ** rng.uniform(-8, 6, z.shape) * rng.choice([-1, 1], z.shape)
+    with np.errstate(over="ignore", under="ignore"):
+        pull = (np.sign(z) * np.abs(z.astype(np.longdouble)) ** (p - 1) * ratio).astype(np.float32)
+    apart = np.abs(1 - ratio) > 0.1 * np.maximum(1, np.abs(ratio))
+    meant = apart & (np.abs(pull) > 1.2e-38) & np.isfinite(pull)
+    assert meant.sum() > 30_000
+    z, pull = z[meant], pull[meant]
+    exact = exact_step(z, pull, p)
+    after = np.abs(exact + z)
+    dual = lpoptax.mirror_descent(1.0, p)
+    moved, _ = jax.jit(dual.update)(jnp.asarray(pull), dual.init(z), jnp.asarray(z))
+    error = np.abs(np.asarray(moved) - exact) / np.maximum(after, np.abs(z))
+    assert np.max(error[after < 3e38]) < 1e-5
+
+
+def test_the_formula_as_written_underflows():
+    # The reason for the form that is used: z would be lost, whatever the gradient.
+    z = jnp.float32(1e-6)
+    w = jnp.abs(z) ** 7 * z - 0.0
+    assert float(jnp.sign(w) * jnp.abs(w) ** (1 / 8)) == 0.0
+    assert float(step(z, jnp.float32(0), 0.1, 9.0)) == pytest.approx(1e-6, rel=1e-7)
+
+
 @pytest.mark.parametrize("p", [1.1, 1.5, 2.0, 3.0, 9.0, 16.0])
 def test_a_zero_gradient_moves_nothing(p):
     # Written as in the formula, |z|^(p-1) underflows here and z' would be 0.
