@@ -1,4 +1,4 @@
-"""What the README shows is what the project does."""
+"""What the README and the examples show is what the project does."""
 
 import re
 import subprocess
@@ -10,20 +10,35 @@ import lpoptax
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-BASH_BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+EXAMPLES = (ROOT / "docs" / "examples.md").read_text()
 
 
-@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=range(len(PYTHON_BLOCKS)))
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def fences(text):
+    return re.findall(r"^ *```", text, re.MULTILINE)
+
+
+def sections(text):
+    return re.findall(r"^## (.*)$", text, re.MULTILINE)
+
+
+PYTHON_BLOCKS = blocks(README, "python") + blocks(EXAMPLES, "python")
+BASH_BLOCKS = blocks(README, "bash")
+NAMES = [f"README {index}" for index in range(len(blocks(README, "python")))] + sections(EXAMPLES)
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=NAMES)
 def test_every_python_block_runs_and_prints_what_it_says(block, capsys):
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "documentation", "exec"), {})
     promised = re.findall(r"# prints (.*)$", block, re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == promised
 
 
 def test_every_block_is_run_here_or_by_continuous_integration():
-    fences = re.findall(r"^ *```", README, re.MULTILINE)
-    assert len(fences) == 2 * (len(PYTHON_BLOCKS) + len(BASH_BLOCKS))
+    assert len(fences(README + EXAMPLES)) == 2 * (len(PYTHON_BLOCKS) + len(BASH_BLOCKS))
     # .ci/run takes the shell blocks out of the README with this expression, and runs each line.
     expression = "/^```bash$/,/^```$/{/^```/d;p}"
     assert f"sed -n '{expression}' README.md" in (ROOT / ".ci" / "run").read_text()
@@ -42,8 +57,18 @@ def test_every_call_in_the_table_of_methods_exists():
         assert hasattr(lpoptax, name), name
 
 
-def test_every_relative_link_leads_somewhere():
-    targets = re.findall(r"\]\((?!https?://)([^)#]+)", README)
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+def anchors(text):
+    """Returns what headings are called in links."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/examples.md", "CONTRIBUTING.md"])
+def test_every_relative_link_leads_somewhere(path):
+    targets = re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]*)?\)", (ROOT / path).read_text())
+    assert targets or path == "CONTRIBUTING.md"
+    for target, anchor in targets:
+        file = (ROOT / path).parent / target if target else ROOT / path
+        assert file.exists(), target
+        if anchor:
+            assert anchor[1:] in anchors(file.read_text()), anchor
