@@ -96,19 +96,33 @@ def test_z_is_placed_like_the_params(layout):
         assert z.sharding.is_equivalent_to(params[name].sharding, z.ndim)
 
 
-def communication(optimizer, layout):
+def communication(optimizer, layout, axis_type=AxisType.Auto):
     """Returns what the collective operations of a compiled update return."""
     rng = np.random.default_rng(0)
-    mesh = mesh_of_eight()
-    params, g = placed(random_tree(rng), layout, mesh), placed(random_tree(rng), layout, mesh)
-    state = optimizer.init(params)
-    return re.findall(COLLECTIVE, jax.jit(optimizer.update).lower(g, state, params).compile().as_text())
+    mesh = mesh_of_eight(axis_type)
+    with jax.set_mesh(mesh):
+        params, g = placed(random_tree(rng), layout, mesh), placed(random_tree(rng), layout, mesh)
+        state = optimizer.init(params)
+        return collectives(jax.jit(optimizer.update).lower(g, state, params))
+
+
+def collectives(lowered):
+    return re.findall(COLLECTIVE, lowered.compile().as_text())
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @every_layout
-def test_an_update_communicates_nothing(name, layout):
-    assert communication(ROWS[name].build(), layout) == []
+@every_axis_type
+def test_an_update_communicates_nothing(name, layout, axis_type):
+    assert communication(ROWS[name].build(), layout, axis_type) == []
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_an_update_under_pmap_communicates_nothing(name):
+    optimizer = ROWS[name].build()
+    copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), random_tree(np.random.default_rng(0)))
+    state = jax.pmap(optimizer.init)(copies)
+    assert collectives(jax.pmap(optimizer.update).lower(copies, state, copies)) == []
 
 
 @pytest.mark.parametrize("p", [3.0, np.inf])
