@@ -2,9 +2,11 @@
 
 A checkpoint is a folder named after its step, which Orbax writes under another name and
 then renames. Beside it stands `STEP.sha256`, the checksums of its files as `sha256sum
---check` reads them. It is written last, so that a checkpoint without one is unfinished.
+--check` reads them. It is written last and removed first, so that a folder without one is
+unfinished.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -21,10 +23,11 @@ from benchmarks.recording import FolderError, difference
 
 KEPT = 2
 SECONDS_BETWEEN = 60.0
+OURS = re.compile(r"\d+(\.sha256|\.unfinished|\.orbax-checkpoint-tmp.*)?")
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a folder of their own; the newest two are kept."""
+    """The checkpoints of one run of one process, in a folder of their own; the newest two are kept."""
 
     def __init__(
         self,
@@ -53,37 +56,50 @@ class Checkpoints:
         So a folder that cannot take checkpoints fails before the training. `state` also says
         what is expected: the same tree, shapes, dtypes and placement.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_room(state)
-            self._remove_unfinished()
-        except OSError as error:
-            raise FolderError(f"cannot write to the folder {self.folder}: {error.strerror}") from error
         steps = self.steps()
         if steps:
-            return self._restore(steps, state)
+            state, progress = self._restore(steps, state)
         try:
-            self._save(0, state, progress)
-        except Exception as error:
-            raise FolderError(f"cannot write a checkpoint to {self.folder}: {_one_line(error)}") from error
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self._unfinished():
+                self.say(f"Ignoring and removing the unfinished checkpoint {path}")
+                _remove(path)
+            self._check_room(state, KEPT + 1 - len(steps))
+        except OSError as error:
+            raise FolderError.of(self.folder, error) from error
+        if not steps:
+            try:
+                self._write(0, state, progress)
+            except Exception as error:  # Orbax passes on whatever the storage raises.
+                self._clean()
+                raise FolderError(
+                    f"cannot write a checkpoint to {self.folder}: {_one_line(error)}"
+                ) from error
+        self._last = time.monotonic()
         return state, progress
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Writes a checkpoint; if that fails, says so and lets the training go on."""
+        """Writes a checkpoint if the step has none; if that fails, says so and lets the training go on."""
         try:
-            self._save(step, state, progress)
+            if step not in self.steps():
+                self._write(step, state, progress)
         except Exception as error:  # Orbax passes on whatever the storage raises.
             last = max(self.steps(), default="none")
             self.say(f"No checkpoint of step {step}: {_one_line(error)}. The last one is of step {last}.")
+        self._clean()
+        self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.folder)
+        """Removes the checkpoints, and the folders that this leaves empty."""
+        with contextlib.suppress(OSError):
+            for path in self._ours():
+                _remove(path)
+            self.folder.rmdir()
+            self.folder.parent.rmdir()
 
     def steps(self) -> list[int]:
         """Returns the steps that have a finished checkpoint, in order."""
-        written = [int(path.stem) for path in self.folder.glob("*.sha256") if path.stem.isdecimal()]
-        return sorted(step for step in written if self._path(step).is_dir())
+        return sorted(int(path.stem) for path in self._ours() if path.suffix == ".sha256")
 
     def _path(self, step: int) -> Path:
         return self.folder / str(step)
@@ -91,35 +107,39 @@ class Checkpoints:
     def _list(self, step: int) -> Path:
         return self.folder / f"{step}.sha256"
 
-    def _check_room(self, state: Any) -> None:
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        free, needed = shutil.disk_usage(self.folder).free, (KEPT + 1) * size
+    def _ours(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*") if OURS.fullmatch(path.name))
+
+    def _unfinished(self) -> list[Path]:
+        finished = {path for step in self.steps() for path in (self._path(step), self._list(step))}
+        return [path for path in self._ours() if path not in finished]
+
+    def _check_room(self, state: Any, checkpoints: int) -> None:
+        leaves = jax.tree.leaves(state)
+        # Orbax adds less than a kilobyte for each array, and a few files.
+        size = sum(leaf.nbytes + 1_000 for leaf in leaves) + 20_000
+        free, needed = shutil.disk_usage(self.folder).free, checkpoints * size
         if free < needed:
             raise FolderError(f"{self.folder} has {free:,} bytes left; the checkpoints need {needed:,}")
 
-    def _remove_unfinished(self) -> None:
-        finished = {path.name for step in self.steps() for path in (self._path(step), self._list(step))}
-        for path in self.folder.iterdir():
-            number = re.match(r"\d+", path.name)
-            if number and path.name not in finished:
-                self.say(f"Ignoring the unfinished checkpoint {path}")
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def _write(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            run=ocp.args.JsonSave({"settings": self.settings, "progress": progress}),
+        )
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(self._path(step), args=items, force=True)
+        unfinished = self._list(step).with_suffix(".unfinished")
+        unfinished.write_text(_checksums(self._path(step)), encoding="utf-8")
+        os.replace(unfinished, self._list(step))
 
-    def _save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        if step not in self.steps():
-            items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                run=ocp.args.JsonSave({"settings": self.settings, "progress": progress}),
-            )
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-                checkpointer.save(self._path(step), args=items)
-            unfinished = self._list(step).with_suffix(".unfinished")
-            unfinished.write_text(_checksums(self._path(step)), encoding="utf-8")
-            os.replace(unfinished, self._list(step))
-        for old in self.steps()[:-KEPT]:
-            self._list(old).unlink()
-            shutil.rmtree(self._path(old))
-        self._last = time.monotonic()
+    def _clean(self) -> None:
+        """Removes all but the newest checkpoints, if the storage lets it."""
+        with contextlib.suppress(OSError):
+            for step in self.steps()[:-KEPT]:
+                self._list(step).unlink()
+            for path in self._unfinished():
+                _remove(path)
 
     def _restore(self, steps: list[int], state: Any) -> tuple[Any, dict[str, Any]]:
         *older, last = steps
@@ -131,7 +151,11 @@ class Checkpoints:
                 raise FolderError(f"{self.folder} is of another run: {other}; name another folder")
             target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            restored = checkpointer.restore(self._path(last), args=items).state
+            try:
+                restored = checkpointer.restore(self._path(last), args=items).state
+            except ValueError as error:
+                message = f"{self._path(last)} has another state than this run; name another folder"
+                raise FolderError(message) from error
         return restored, run["progress"]
 
     def _verify(self, last: int, older: list[int]) -> None:
@@ -141,8 +165,15 @@ class Checkpoints:
         good = [step for step in older if _damaged(self._path(step), self._list(step)) is None]
         advice = f"no other checkpoint is whole; remove {self.folder} to start anew"
         if good:
-            advice = f"the last good checkpoint is of step {good[-1]}; remove {self._list(last)} to use it"
+            advice = (
+                f"the last good checkpoint is of step {good[-1]}, this one is of step {last}; "
+                f"remove {self._list(last)} to go back"
+            )
         raise FolderError(f"{damaged} is damaged or missing: {advice}")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _checksums(folder: Path) -> str:
@@ -161,6 +192,8 @@ def _damaged(folder: Path, checksum_list: Path) -> Path | None:
     expected = checksum_list.read_text(encoding="utf-8", errors="replace")
     if expected == (actual := _checksums(folder)):
         return None
+    if not re.fullmatch(r"([0-9a-f]{64}  .+\n)+", expected):
+        return checksum_list
     written, found = ({line[66:]: line[:64] for line in text.splitlines()} for text in (expected, actual))
     differing = sorted(name for name in written.keys() & found.keys() if written[name] != found[name])
     missing = sorted(written.keys() - found.keys())
@@ -169,4 +202,4 @@ def _damaged(folder: Path, checksum_list: Path) -> Path | None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

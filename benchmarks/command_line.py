@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,11 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     job, _ = JOBS[options.job]
     output = options.output or Path("runs") / f"{options.job}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a path may hold anything
+    # Orbax logs what it raises, too.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         job(list(dict.fromkeys(options.optimizers)), options.seeds, options.epochs, output, console)
     except FolderError as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     except KeyboardInterrupt:
         again = f"Interrupted. To continue, repeat the command with --output {output}"
         console.print(again, soft_wrap=True)

@@ -1,9 +1,7 @@
 """The main job: several optimizers on real images, ending in a table and a picture."""
 
 import itertools
-import shutil
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -30,19 +28,19 @@ def compare(optimizers: list[str], seeds: int, epochs: int, output: Path, consol
     # Built once each, so that the seeds share a compiled step.
     built = {name: build(OPTIMIZERS[name], epochs * steps) for name in optimizers}
     try:
-        with epochs_bar(console) as progress, interruption() as interrupted:
+        with epochs_bar(console) as progress, interruption(progress.console) as interrupted:
             runs = itertools.product(optimizers, range(seeds))
             missing = [run for run in runs if not folder.has(optimizer=run[0], seed=run[1])]
             task = progress.add_task("", total=len(missing) * epochs)
             for name, seed in missing:
-                measured: list[dict[str, Any]] = []
-                folder.results["unfinished"] = [{"optimizer": name, "seed": seed, "epochs": measured}]
                 checkpoints = Checkpoints(
                     output / "checkpoints" / f"{name}-{seed}",
                     {**shared, "seed": seed, "optimizer": described[name]},
                     interrupted=interrupted,
                     say=lambda line: progress.console.print(line, soft_wrap=True),
                 )
+                measured: list[dict[str, float]] = []
+                run = {"optimizer": name, "seed": seed, "epochs": measured}
                 for epoch in train(
                     MODEL,
                     dataset,
@@ -54,11 +52,20 @@ def compare(optimizers: list[str], seeds: int, epochs: int, output: Path, consol
                     checkpoints=checkpoints,
                 ):
                     measured.append(epoch._asdict())
+                    folder.results["unfinished"] = [run]
                     state = f"{OPTIMIZERS[name].label}, seed {seed}, test top-1 {epoch.held_out_top1:.1%}"
                     progress.update(task, advance=1, description=state)
-                folder.add_run(*folder.results.pop("unfinished"))
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    finally:
-        # After an interruption too: what is there is reported.
-        folder.write()
-        report.write(folder.results, folder.path, console)
+                folder.results["unfinished"] = []
+                folder.add_run(run)
+                checkpoints.remove()
+    except KeyboardInterrupt:
+        _report(folder, console)
+        raise
+    _report(folder, console)
+
+
+def _report(folder: ResultsFolder, console: Console) -> None:
+    report.show(folder.results, console)
+    folder.write()
+    files = ", ".join([*report.write(folder), folder.file.name])
+    console.print(f"Results are in {folder.path}: {files}", soft_wrap=True)

@@ -5,13 +5,18 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 
 
 class FolderError(Exception):
     """A folder that cannot take results; the message is for the user."""
+
+    @classmethod
+    def of(cls, folder: Path, error: OSError) -> Self:
+        """Returns the error for a folder that cannot be written to."""
+        return cls(f"cannot write to the folder {folder}: {error.strerror}; make room or name another folder")
 
 
 class ResultsFolder:
@@ -24,16 +29,21 @@ class ResultsFolder:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         """Makes or opens the folder and writes to it, so that what is wrong with it shows early."""
         self.path = path
-        self.results: dict[str, Any] = {"settings": settings, "environment": environment(), "runs": []}
+        self.results: dict[str, Any] = {
+            "settings": settings,
+            "environment": environment(),
+            "runs": [],
+            "unfinished": [],
+        }
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file, not a folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
             if self.file.exists():
-                self.results["runs"] = self._runs_to_continue()
-            self.write()
+                self.results |= self._runs_to_continue()
         except OSError as error:
-            raise FolderError(f"cannot write to the folder {path}: {error.strerror}") from error
+            raise FolderError.of(path, error) from error
+        self.write()
 
     @property
     def file(self) -> Path:
@@ -49,10 +59,24 @@ class ResultsFolder:
         self.results["runs"].append(run)
         self.write()
 
-    def _runs_to_continue(self) -> list[dict[str, Any]]:
+    def write(self) -> None:
+        """Writes the results as they are now."""
+        self.write_text(self.file.name, json.dumps(self.results, indent=1) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a file."""
+        # Replaced, never rewritten in place: a crash leaves the old file or the new one.
+        unfinished = self.path / f"{name}.unfinished"
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            os.replace(unfinished, self.path / name)
+        except OSError as error:
+            raise FolderError.of(self.path, error) from error
+
+    def _runs_to_continue(self) -> dict[str, Any]:
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
-            runs: list[dict[str, Any]] = found["runs"]
+            runs = {"runs": found["runs"], "unfinished": found.get("unfinished", [])}
             parts = ("settings", "environment")
             ours = json.loads(json.dumps({part: self.results[part] for part in parts}))
             other = difference(ours, {part: dict(found[part]) for part in parts})
@@ -62,23 +86,18 @@ class ResultsFolder:
             raise FolderError(f"{self.path} holds other results: {other}; name another folder")
         return runs
 
-    def write(self) -> None:
-        """Writes the results as they are now."""
-        # Replaced, never rewritten in place: a crash leaves the old file or the new one.
-        unfinished = self.file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.file)
-
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    """Returns the first entry that differs between two trees of plain data, and how."""
+    """Returns the first entry that differs between two trees of plain data, as "x is 1 there and 2 here"."""
     for key in {**ours, **theirs}:
         here, there = ours.get(key), theirs.get(key)
         if isinstance(here, dict) and isinstance(there, dict):
             if deeper := difference(here, there):
                 return f"{key}.{deeper}"
+        elif key not in theirs or key not in ours:
+            return f"{key} is only {'here' if key in ours else 'there'}"
         elif here != there:
-            return f"{key} is {here!r} here and {there!r} there"
+            return f"{key} is {there!r} there and {here!r} here"
     return None
 
 

@@ -1,6 +1,5 @@
 """Turns the results of the main job into its table and its picture."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,32 +9,41 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from benchmarks.recording import FolderError, ResultsFolder
+
 Results = dict[str, Any]
 
 
 COLUMNS = ("optimizer", "p", "learning rate", "weight decay", "train NLL", "test top-1, %", "s / epoch")
 
 
-def write(results: Results, folder: Path, console: Console) -> None:
-    """Writes `table.md` and, if a run has finished, `curves.png`; shows the table."""
-    (folder / "table.md").write_text(table(results), encoding="utf-8")
-    written = "table.md, results.json"
-    if results["runs"]:
-        curves(results).savefig(folder / "curves.png", dpi=100)
-        written += ", curves.png"
+def show(results: Results, console: Console) -> None:
+    """Prints the table."""
     # Without a box the rows fit into 80 columns.
     shown = Table(*(column.replace(" ", "\n", 1) for column in COLUMNS), box=None, padding=(0, 1, 0, 0))
     for row in _rows(results):
         shown.add_row(*row)
-    console.print(shown)
+    if results["runs"]:
+        console.print(shown)
     console.print(_explanation(results))
-    console.print(f"Results are in {folder}: {written}", soft_wrap=True)
+
+
+def write(folder: ResultsFolder) -> list[str]:
+    """Writes `table.md` and, if a run has finished, `curves.png`; returns the names."""
+    folder.write_text("table.md", table(folder.results))
+    if not folder.results["runs"]:
+        return ["table.md"]
+    try:
+        curves(folder.results).savefig(folder.path / "curves.png", dpi=100)
+    except OSError as error:
+        raise FolderError.of(folder.path, error) from error
+    return ["table.md", "curves.png"]
 
 
 def table(results: Results) -> str:
     """Returns the table as Markdown: a row for each optimizer, then how to read it."""
     lines: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS), *_rows(results)]
-    rows = ["| " + " | ".join(cells) + " |" for cells in lines]
+    rows = ["| " + " | ".join(cells) + " |" for cells in lines if results["runs"]]
     return "\n".join([*rows, "", _explanation(results), ""])
 
 
@@ -45,8 +53,7 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
         runs = _runs(results, name)
         if not runs:
             continue
-        # The first epoch of a run may include compilation.
-        seconds = [epoch["seconds"] for run in runs for epoch in (run[1:] or run)]
+        seconds = [epoch["seconds"] for run in runs for epoch in run]
         rows.append(
             (
                 described["label"],
@@ -55,7 +62,7 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
                 f"{described['weight_decay']:g}",
                 _mean_std([run[-1]["train_nll"] for run in runs], ".1e"),
                 _mean_std([100 * run[-1]["held_out_top1"] for run in runs], ".2f"),
-                f"{np.mean(seconds):.2f}",
+                f"{np.median(seconds):.2f}",  # some epochs include compilation,
             )
         )
     return rows
@@ -95,7 +102,7 @@ def _unfinished(results: Results) -> str:
     sentences = [
         f" {results['settings']['optimizers'][run['optimizer']]['label']} with seed {run['seed']} was at "
         f"{100 * run['epochs'][-1]['held_out_top1']:.2f} % test top-1 after epoch {len(run['epochs'])}."
-        for run in results.get("unfinished", [])
+        for run in results["unfinished"]
         if run["epochs"]
     ]
     return "".join(sentences)

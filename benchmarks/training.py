@@ -61,9 +61,12 @@ def train(
     The seed decides the initial parameters and the order of the images. Runs that share
     `optimizer` (the same object) share its compiled step. Batches are split over the first
     axis of `mesh`, which may span processes (default: one device). With `checkpoints` a run
-    that was cut off continues, and yields the epochs before that once more. Returns the
-    trained state.
+    that was cut off continues, and yields the epochs before that once more; several
+    processes cannot have them yet. Returns the trained state.
     """
+    if checkpoints is not None and jax.process_count() > 1:
+        # Each would decide by its own clock when to save, and wait for the others.
+        raise ValueError("checkpoints must be None where several processes train.")
     mesh = mesh or jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     graphdef, state = _initial_state(model_name, dataset, optimizer, seed, mesh)
     progress = Progress(0, 0.0, [])
@@ -109,7 +112,16 @@ def _initial_state(
     model = MODELS[model_name](channels=channels, classes=dataset.classes, rngs=nnx.Rngs(seed))
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     state = TrainState(params, model_state, optimizer.init(params))
-    return graphdef, jax.device_put(state, NamedSharding(mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
+    replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+    return graphdef, jax.tree.map(lambda leaf: _put(leaf, replicated), state)
+
+
+def _put(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    # Keys cannot be put on the devices of other processes, but their numbers can.
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jax.device_put(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jax.device_put(leaf, sharding)
 
 
 def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:

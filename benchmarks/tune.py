@@ -16,6 +16,7 @@ from rich.markdown import Markdown
 
 from benchmarks.compare import BATCH_SIZE, DATASET, MODEL
 from benchmarks.datasets import DATASETS
+from benchmarks.interruption import interruption
 from benchmarks.optimizers import OPTIMIZERS, build
 from benchmarks.progress import epochs_bar
 from benchmarks.recording import ResultsFolder
@@ -42,7 +43,7 @@ def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: 
     keys = ("optimizer", "learning_rate", "weight_decay")
     grid = [setting for setting in grid if not folder.has(**dict(zip(keys, setting, strict=True)))]
     try:
-        with epochs_bar(console) as progress:
+        with epochs_bar(console) as progress, interruption(progress.console) as interrupted:
             task = progress.add_task("", total=len(grid) * seeds * epochs)
             while grid:
                 name, learning_rate, weight_decay = grid[0]
@@ -63,6 +64,8 @@ def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: 
                         state = f"{entry.label}, learning rate {learning_rate:g}, decay {weight_decay:g}"
                         progress.update(task, advance=1, description=state)
                         last[seed] = epoch
+                        if interrupted():
+                            raise KeyboardInterrupt
                 folder.add_run(
                     {
                         "optimizer": name,
@@ -73,14 +76,19 @@ def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: 
                     }
                 )
                 grid.pop(0)
-    finally:
-        # After an interruption too: what has finished is reported.
-        text = table(folder.results)
-        if grid:
-            text += f"\nInterrupted: {len(grid)} settings have not been tried.\n"
-        (folder.path / "table.md").write_text(text, encoding="utf-8")
-        console.print(Markdown(text))
-        console.print(f"Results are in {folder.path}: table.md, results.json", soft_wrap=True)
+    except KeyboardInterrupt:
+        _report(folder, len(grid), console)
+        raise
+    _report(folder, 0, console)
+
+
+def _report(folder: ResultsFolder, untried: int, console: Console) -> None:
+    text = table(folder.results) if folder.results["runs"] else "No setting has been tried.\n"
+    if untried:
+        text += f"\nInterrupted: settings still to try: {untried}.\n"
+    console.print(Markdown(text))
+    folder.write_text("table.md", text)
+    console.print(f"Results are in {folder.path}: table.md, {folder.file.name}", soft_wrap=True)
 
 
 def table(results: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ def stacey_coupling(
         **extra_args: Any,
     ) -> tuple[optax.Updates, StaceyCouplingState]:
         if params is None:
-            raise ValueError("params must be passed to update of stacey_coupling, got params=None.")
+            raise ValueError("params must be passed to update, got params=None.")
         primal_updates, primal_state = primal.update(updates, state.primal_state, params, **extra_args)
         dual_updates, dual_state = dual.update(updates, state.dual_state, state.z, **extra_args)
         z = jax.tree.map(_move, dual_updates, state.z, is_leaf=lambda leaf: leaf is None)

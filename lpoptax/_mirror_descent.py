@@ -36,11 +36,10 @@ def mirror_descent(
     p = 9 and z = 1e-6, and z' - z would lose a small step to cancellation. Both terms are
     compared at a common root instead, and z' - z is computed as a growth of z. So in
     float32, for |z| from 1e-8 to 1e3 and p from 1.1 to 16, z' is right to 1e-5 of the larger
-    of |z| and |z'|. Beyond that the roots and powers round more, by some 1e-7 (p - 1) or
-    1e-7 / (p - 1). Where the two terms cancel to a tenth of each other or less, an error
-    of one of them is as many times larger in w, as in any form. Only what is itself
-    out of range is lost: a subnormal :math:`\alpha g` counts as zero, and a z' above the
-    largest float is infinite.
+    of |z| and |z'|, unless the two terms cancel to a tenth or less: then the rounding of
+    one is as many times larger in w, as in any form. Beyond these ranges the roots and
+    powers round more. A subnormal :math:`\alpha g` counts as zero, and the step is
+    infinite where :math:`|\alpha g|^{1/(p-1)}` is above the largest float.
 
     Args:
         alpha: step size in the dual space, non-negative; a number, a traced scalar, or a
@@ -88,7 +87,7 @@ def mirror_descent(
         updates: optax.Updates, state: MirrorDescentState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, MirrorDescentState]:
         if params is None:
-            raise ValueError("params must be passed to update of mirror_descent, got params=None.")
+            raise ValueError("params must be passed to update, got params=None.")
         current_alpha, current_p = evaluate(alpha, state.count), evaluate(p, state.count)
         updates = jax.tree.map(
             lambda g, z: None if g is None else _mirror_step(g, z, current_alpha, current_p),

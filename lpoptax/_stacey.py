@@ -60,7 +60,8 @@ def stacey(
             and the weight decay.
         p: the norm of the primal step, 1 < p <= infinity; a number, a traced scalar, or a
             schedule that maps the step (an int32 scalar, 0 at the first update) to one.
-        mirror_p: the norm of the dual step, 1 < mirror_p < infinity; like ``p``. Default 2.
+        mirror_p: the norm of the dual step, 1 < mirror_p < infinity, also where it
+            is a schedule; default 2.
         alpha: learning rate of the dual step, a non-negative scalar or a schedule of the
             step; default 0.01.
         tau: weight of the dual iterate, a scalar in [0, 1]; default 0.001.

@@ -1,5 +1,6 @@
 """Steepest descent in the lp norm, with its global factor."""
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -31,8 +32,9 @@ def scale_by_lp_steepest_descent(
     The norm runs over the whole tree. With ``eps = 0``, :math:`\theta - \eta u` is the
     minimiser of :math:`\langle \eta g, \theta' - \theta \rangle + \frac12 \|\theta' -
     \theta\|_p^2`: the step has length :math:`\|u\|_p = \|g\|_q` and attains the dual norm,
-    :math:`\langle g, u \rangle = \|g\|_q^2`. Unlike :func:`lpoptax.scale_by_lp_power`,
-    which leaves the factor out, u is linear in the scale of g.
+    :math:`\langle g, u \rangle = \|g\|_q^2`. Then, unlike with
+    :func:`lpoptax.scale_by_lp_power`, which leaves the factor out, u is linear in the scale
+    of g.
 
     The norm is computed in at least float32. For p >= 2 it is a plain sum, so that a step
     over sharded leaves communicates once, a scalar for each leaf; the sum of
@@ -99,12 +101,11 @@ def _steepest_descent(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> o
     leaves, structure = jax.tree.flatten(updates)
     if not leaves:
         return updates
-    wide = [widen(leaf)[0] for leaf in leaves]
     # The step is linear in the scale of the gradient, so it may be taken at another scale.
-    scale = _scale(wide, p)
+    scale = _scale(leaves, p)
     # Products: XLA would merge quotients in a row into one of a subnormal denominator.
     inverse = 1 / scale
-    relative = [g * scalar(inverse, g) for g in wide]
+    relative = [operator.mul(*widen(leaf, inverse)) for leaf in leaves]
     exponent = 1 / p_minus_1(p, scale)
     total = _sum_of_powers(relative, 1 + exponent)
     # The norm to the power of 1 - exponent; finite, so that its product with 0 is 0.
@@ -119,11 +120,11 @@ def _steepest_descent(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> o
     return jax.tree.unflatten(structure, steps)
 
 
-def _scale(leaves: list[jax.Array], p: ArrayLike) -> jax.Array:
+def _scale(leaves: list[ArrayLike], p: ArrayLike) -> jax.Array:
     """Returns the largest magnitude for p < 2, where the sum takes high powers, and 1 for other p."""
 
     def largest() -> jax.Array:
-        magnitudes = jnp.stack(widen(*(jnp.max(jnp.abs(g), initial=0) for g in leaves))).max()
+        magnitudes = jnp.stack(widen(*(jnp.max(jnp.abs(jnp.asarray(g)), initial=0) for g in leaves))).max()
         # Where neither it nor its reciprocal is subnormal.
         return jnp.clip(magnitudes, smallest_normal(magnitudes), 1 / (4 * smallest_normal(magnitudes)))
 

@@ -18,12 +18,8 @@ from benchmarks.models import MODELS
 from benchmarks.optimizers import OPTIMIZERS, build, describe
 from benchmarks.training import train
 
-EPOCHS, STEPS_PER_EPOCH, BATCH_SIZE = 4, 3, 300
-SETTINGS = {
-    "model": "perceptron",
-    "optimizer": describe(OPTIMIZERS["lpsgdm"], EPOCHS, STEPS_PER_EPOCH),
-    "seed": 0,
-}
+EPOCHS, STEPS_PER_EPOCH, BATCH_SIZE = 5, 3, 300
+LPSGDM = OPTIMIZERS["lpsgdm"]
 
 
 class Perceptron(nnx.Module):
@@ -31,7 +27,7 @@ class Perceptron(nnx.Module):
 
     def __init__(self, channels: int, classes: int, rngs: nnx.Rngs) -> None:
         """Makes a network for the digits."""
-        self.hidden = nnx.Linear(64 * channels, 32, rngs=rngs)
+        self.hidden = nnx.Linear(64 * channels, 32, use_bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(32, rngs=rngs)
         self.dropout = nnx.Dropout(0.2, rngs=rngs)
         self.head = nnx.Linear(32, classes, rngs=rngs)
@@ -44,14 +40,19 @@ class Perceptron(nnx.Module):
 MODELS["perceptron"] = Perceptron
 
 
-def start(checkpoints, epochs=EPOCHS):
+def settings(optimizer=LPSGDM, model="perceptron"):
+    """Returns what decides the run, as the jobs give it to its checkpoints."""
+    return {"model": model, "seed": 0, "optimizer": describe(optimizer, EPOCHS, STEPS_PER_EPOCH)}
+
+
+def start(checkpoints, epochs=EPOCHS, optimizer=LPSGDM, model="perceptron"):
     """Returns the training as `train` does."""
     dataset = DATASETS["digits"]()
     return train(
-        "perceptron",
+        model,
         dataset,
         dataset.validation,
-        build(OPTIMIZERS["lpsgdm"], EPOCHS * STEPS_PER_EPOCH),
+        build(optimizer, EPOCHS * STEPS_PER_EPOCH),
         epochs=epochs,
         batch_size=BATCH_SIZE,
         seed=0,
@@ -81,5 +82,5 @@ def digest(state):
 
 
 if __name__ == "__main__":
-    epochs, state = finish(start(Checkpoints(Path(sys.argv[1]), SETTINGS, seconds_between=0)))
+    epochs, state = finish(start(Checkpoints(Path(sys.argv[1]), settings(), seconds_between=0)))
     print("finished", digest(state), [epoch.train_nll for epoch in epochs])

@@ -49,10 +49,15 @@ def coupled_sgd(learning_rate, p, tau):
     return lpoptax.stacey_coupling(optax.sgd(learning_rate), lpoptax.mirror_descent(learning_rate, p), tau)
 
 
-def coupled_adamw(learning_rate, p, tau):
-    return lpoptax.stacey_coupling(
-        optax.adamw(learning_rate, weight_decay=0.0), lpoptax.mirror_descent(learning_rate, p), tau
-    )
+def coupled_adamw(learning_rate, p, tau, weight_decay=0.0):
+    primal = optax.adamw(learning_rate, weight_decay=weight_decay)
+    return lpoptax.stacey_coupling(primal, lpoptax.mirror_descent(learning_rate, p), tau)
+
+
+def coupled_with_decay(learning_rate, p, tau, weight_decay, weight_decay_mask):
+    coupled = coupled_sgd(learning_rate, p, tau)
+    # What follows the coupling adds to an update that includes the learning rate.
+    return optax.chain(coupled, optax.add_decayed_weights(-learning_rate * weight_decay, weight_decay_mask))
 
 
 def matrices(params):
@@ -96,11 +101,22 @@ ROWS = {
         lpoptax.stacey,
         {"p": COSINE, "learning_rate": strong_schedule, "alpha": strong_schedule, "weight_decay": 1e-4},
     ),
+    "lpsgdm half": Row(
+        lpoptax.lpsgdm, {"p": 3.0, "accumulator_dtype": jnp.bfloat16}, static_args=("accumulator_dtype",)
+    ),
+    "stacey single": Row(
+        lpoptax.stacey,
+        {"p": 3.0, "alpha": 1e-3, "mu_dtype": jnp.float32, "z_dtype": jnp.float32},
+        static_args=("mu_dtype", "z_dtype"),
+    ),
     "power": Row(power_chain, {"p": 3.0}),
     "steepest": Row(steepest_chain, {"p": 3.0}),
+    "steepest below 2": Row(steepest_chain, {"p": 1.5}),
     "steepest cosine": Row(steepest_chain, {"p": COSINE}),
     "momentum": Row(momentum_chain, {"b1": 0.9, "b2": 0.99}, p_names=()),
     "mirror": Row(mirror, {"p": 3.0}),
     "coupled sgd": Row(coupled_sgd, {"p": 2.0, "tau": 0.1}),
+    "coupled sgd mask": Row(coupled_with_decay, {"p": 2.0, "tau": 0.1, **MASKED}, static_args=MASK),
     "coupled adamw": Row(coupled_adamw, {"p": 3.0, "tau": 0.1}),
+    "coupled adamw decay": Row(coupled_adamw, {"p": 3.0, "tau": 0.1, "weight_decay": 1e-4}),
 }

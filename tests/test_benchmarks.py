@@ -1,9 +1,11 @@
 """The benchmarks: what they train on, what they write, and how they fail."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -149,6 +151,45 @@ def test_a_comparison_interrupted_in_its_first_run_has_a_table(tmp_path, monkeyp
     assert "No run has finished. SGD with momentum with seed 0 was at " in table
 
 
+def test_a_refused_continuation_changes_nothing(tmp_path, monkeypatch):
+    interrupt_in_epoch(3, 0, monkeypatch)
+    main([*SHORT, "--output", str(tmp_path)])
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    shutil.rmtree(tmp_path / "checkpoints" / "sgdm-0" / "37" / "run")
+    with pytest.raises(SystemExit):
+        main([*SHORT, "--output", str(tmp_path)])
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    assert len(json.loads((tmp_path / "results.json").read_text())["unfinished"][0]["epochs"]) == 2
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_clear_line(tmp_path, monkeypatch, capsys):
+    def train_and_fill_disk(*arguments, **options):
+        yield from train(*arguments, **options)
+        (tmp_path / "results.json.unfinished").mkdir()  # nothing can be written there now
+
+    monkeypatch.setattr(compare, "train", train_and_fill_disk)
+    line = error_of(capsys, [*QUICK, "--output", tmp_path])
+    assert f"cannot write to the folder {tmp_path}: Is a directory; make room or name another folder" in line
+    (tmp_path / "results.json.unfinished").rmdir()
+    trained = interrupt_in_epoch(None, None, monkeypatch)
+    main([*QUICK, "--output", str(tmp_path)])
+    assert trained == [(0, 0)]
+    assert len(losses(tmp_path)) == 1
+
+
+def test_a_job_that_is_told_to_end_reports_what_there_is(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "tune", "--output", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "results.json").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert f"repeat the command with --output {tmp_path}" in output
+    assert "No setting has been tried." in (tmp_path / "table.md").read_text()
+
+
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, monkeypatch, capsys):
     interrupt_in_epoch(2, 0, monkeypatch)
     main([*SHORT, "--output", str(tmp_path)])
@@ -176,7 +217,7 @@ def test_an_interrupted_tuning_shows_what_there_is_and_continues(tmp_path, monke
     assert main([*command, "--output", str(tmp_path)]) == 130
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "| SGD with momentum |" in table
-    assert "Interrupted: 1 settings have not been tried." in table
+    assert "Interrupted: settings still to try: 1." in table
     assert main([*command, "--output", str(tmp_path)]) == 0
     assert len(runs) == 5
     assert "Interrupted" not in (tmp_path / "table.md").read_text(encoding="utf-8")
@@ -249,6 +290,7 @@ def test_the_report_says_when_a_difference_is_within_noise():
                 "optimizers": {name: {"label": name, **described} for name in names},
             },
             "environment": {"python": "1", "jax": "1", "flax": "1", "optax": "1", "machine": "m"},
+            "unfinished": [],
             "runs": [
                 {
                     "optimizer": name,
@@ -302,7 +344,7 @@ def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
     before = (tmp_path / "results.json").read_text()
     capsys.readouterr()
     line = error_of(capsys, [*QUICK, "--epochs", "2", "--output", tmp_path])
-    assert "holds other results: settings.epochs is 2 here and 1 there; name another folder" in line
+    assert "holds other results: settings.epochs is 1 there and 2 here; name another folder" in line
     assert (tmp_path / "results.json").read_text() == before
 
 
@@ -312,7 +354,7 @@ def test_a_job_does_not_continue_the_folder_of_another(tmp_path, capsys):
     capsys.readouterr()
     # All settings of tune are equal here; compare has one more.
     line = error_of(capsys, ["tune", "--seeds", "1", "--epochs", "1", "--output", tmp_path])
-    assert "holds other results: settings.optimizers is None here and {'lpsgdm'" in line
+    assert "holds other results: settings.optimizers is only there" in line
     assert (tmp_path / "results.json").read_text() == before
 
 

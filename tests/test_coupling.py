@@ -99,9 +99,7 @@ def test_a_tau_outside_0_to_1_is_refused(bad):
 
 def test_an_update_without_params_is_refused():
     coupled = lpoptax.stacey_coupling(optax.sgd(0.1), optax.sgd(0.1), 0.5)
-    with pytest.raises(
-        ValueError, match="params must be passed to update of stacey_coupling, got params=None"
-    ):
+    with pytest.raises(ValueError, match="params must be passed to update, got params=None"):
         coupled.update(jnp.ones(2), coupled.init(jnp.ones(2)))
 
 

@@ -97,6 +97,16 @@ def test_a_start_at_zero_moves_by_the_root_of_the_gradient(p):
     np.testing.assert_allclose(step(jnp.zeros(3), g, 0.1, p), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("p", [2.0, 3.0])
+@pytest.mark.parametrize("gradient_dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_updates_have_the_dtype_of_the_params(p, gradient_dtype, dtype):
+    z, g = jnp.ones(2, dtype), jnp.ones(2, gradient_dtype)
+    dual = lpoptax.mirror_descent(0.1, p)
+    updates, _ = dual.update(g, dual.init(z), z)
+    assert updates.dtype == dtype
+
+
 def test_p_2_is_gradient_descent_exactly():
     z, g = jnp.array([1.0, -2.0, 0.3]), jnp.array([0.1, 0.2, -0.7])
     dual = lpoptax.mirror_descent(0.1)
@@ -156,7 +166,5 @@ def test_a_negative_alpha_is_refused():
 
 def test_an_update_without_params_is_refused():
     dual = lpoptax.mirror_descent(0.1)
-    with pytest.raises(
-        ValueError, match="params must be passed to update of mirror_descent, got params=None"
-    ):
+    with pytest.raises(ValueError, match="params must be passed to update, got params=None"):
         dual.update(jnp.ones(2), dual.init(jnp.ones(2)))

@@ -178,7 +178,5 @@ def test_numbers_outside_their_range_are_refused(arguments, message):
 
 def test_an_update_without_params_is_refused():
     optimizer = lpoptax.stacey(0.1, 3.0)
-    with pytest.raises(
-        ValueError, match="params must be passed to update of stacey_coupling, got params=None"
-    ):
+    with pytest.raises(ValueError, match="params must be passed to update, got params=None"):
         optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))

@@ -150,6 +150,19 @@ def test_leaves_of_several_dtypes_keep_them():
     chex.assert_trees_all_equal_shapes_and_dtypes(u, g)
 
 
+@pytest.mark.parametrize("p", [1.5, 3.0])
+def test_leaves_of_several_precisions_share_one_scale(p):
+    with jax.enable_x64(True):
+        transformation = lpoptax.scale_by_lp_steepest_descent(p, eps=0.0)
+        for single, double in ((0.0, 0.0), (1.0, 1e45), (1e-50, 1e-30)):
+            g = {"f": jnp.full(2, single, jnp.float32), "d": jnp.full(2, double, jnp.float64)}
+            u, _ = transformation.update(g, transformation.init(g))
+            chex.assert_trees_all_equal_shapes_and_dtypes(u, g)
+            expected = steepest({"f": np.full(2, single), "d": np.full(2, double)}, p)
+            # What the smaller precision cannot hold is zero there.
+            chex.assert_trees_all_close(jax.tree.map(np.float64, u), expected, rtol=1e-6, atol=1.2e-38)
+
+
 def test_p_follows_its_schedule_from_step_0():
     g = random_gradient(0)
     p = lpoptax.gradual_p_schedule(3)
