@@ -226,6 +226,12 @@ def test_a_disk_that_lets_no_file_grow_fails_before_training(tmp_path):
     assert f"FolderError: cannot write a checkpoint to {tmp_path}: " in run.stderr
 
 
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="checkpoints must be None where several processes train"):
+        next(start(checkpoints(tmp_path)))
+
+
 def test_a_folder_that_cannot_be_made_fails_before_training(tmp_path):
     (tmp_path / "file").touch()
     assert_fails_before_training(tmp_path / "file" / "run", "cannot write to the folder .*: Not a directory")
