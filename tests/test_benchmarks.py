@@ -348,6 +348,16 @@ def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
     assert (tmp_path / "results.json").read_text() == before
 
 
+def test_results_of_other_versions_are_not_continued(tmp_path, capsys):
+    main([*QUICK, "--output", str(tmp_path)])
+    results = json.loads((tmp_path / "results.json").read_text())
+    results["environment"]["jax"] = "0.0.1"
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    capsys.readouterr()
+    line = error_of(capsys, [*QUICK, "--output", tmp_path])
+    assert "holds other results: environment.jax is '0.0.1' there and" in line
+
+
 def test_a_job_does_not_continue_the_folder_of_another(tmp_path, capsys):
     main([*QUICK, "--output", str(tmp_path)])
     before = (tmp_path / "results.json").read_text()
