@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from benchmarks.recording import FolderError, difference
 
@@ -27,7 +29,11 @@ OURS = re.compile(r"\d+(\.sha256|\.unfinished|\.orbax-checkpoint-tmp.*)?")
 
 
 class Checkpoints:
-    """The checkpoints of one run of one process, in a folder of their own; the newest two are kept."""
+    """The checkpoints of one run, in a folder of their own; the newest two are kept.
+
+    Where several processes train together they share the folder: all write their parts, the
+    first does the rest.
+    """
 
     def __init__(
         self,
@@ -46,9 +52,17 @@ class Checkpoints:
         self._seconds_between = seconds_between
         self._last = time.monotonic()
 
-    def due(self) -> bool:
+    def due(self, *, epoch_ends: bool = False) -> bool:
         """Says whether it is time to save."""
+        if jax.process_count() > 1:
+            return epoch_ends  # their clocks differ, but all must save together.
         return self.interrupted() or time.monotonic() - self._last >= self._seconds_between
+
+    def stops(self) -> bool:
+        """Says whether the run is to end here: where several processes train, if one of them is told to."""
+        if jax.process_count() == 1:
+            return self.interrupted()
+        return bool(multihost_utils.process_allgather(np.array(self.interrupted())).any())
 
     def open(self, state: Any, progress: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Returns the last state and progress if there are any, and else writes those of the start.
@@ -56,12 +70,12 @@ class Checkpoints:
         So a folder that cannot take checkpoints fails before the training. `state` also says
         what is expected: the same tree, shapes, dtypes and placement.
         """
-        steps = self.steps()
+        steps = _of_first(self.steps())
         if steps:
             state, progress = self._restore(steps, state)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self._unfinished():
+            for path in self._unfinished() if _is_first() else []:
                 self.say(f"Ignoring and removing the unfinished checkpoint {path}")
                 _remove(path)
             self._check_room(state, KEPT + 1 - len(steps))
@@ -81,7 +95,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Writes a checkpoint if the step has none; if that fails, says so and lets the training go on."""
         try:
-            if step not in self.steps():
+            if step not in _of_first(self.steps()):
                 self._write(step, state, progress)
         except Exception as error:  # Orbax passes on whatever the storage raises.
             last = max(self.steps(), default="none")
@@ -91,6 +105,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes the checkpoints, and the folders that this leaves empty."""
+        if not _is_first():
+            return
         with contextlib.suppress(OSError):
             for path in self._ours():
                 _remove(path)
@@ -129,12 +145,25 @@ class Checkpoints:
         )
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             checkpointer.save(self._path(step), args=items, force=True)
+        error = self._write_checksums(step) if _is_first() else None
+        _wait_for_all("written")
+        if error is not None:
+            raise error
+
+    def _write_checksums(self, step: int) -> OSError | None:
+        """Returns an error instead of raising it, so that no process waits for another in vain."""
         unfinished = self._list(step).with_suffix(".unfinished")
-        unfinished.write_text(_checksums(self._path(step)), encoding="utf-8")
-        os.replace(unfinished, self._list(step))
+        try:
+            unfinished.write_text(_checksums(self._path(step)), encoding="utf-8")
+            os.replace(unfinished, self._list(step))
+        except OSError as error:
+            return error
+        return None
 
     def _clean(self) -> None:
         """Removes all but the newest checkpoints, if the storage lets it."""
+        if not _is_first():
+            return
         with contextlib.suppress(OSError):
             for step in self.steps()[:-KEPT]:
                 self._list(step).unlink()
@@ -170,6 +199,23 @@ class Checkpoints:
                 f"remove {self._list(last)} to go back"
             )
         raise FolderError(f"{damaged} is damaged or missing: {advice}")
+
+
+def _is_first() -> bool:
+    return jax.process_index() == 0
+
+
+def _of_first(steps: list[int]) -> list[int]:
+    """Returns the newest steps as the first process sees them: a shared disk may show others less."""
+    if jax.process_count() == 1:
+        return steps
+    newest = np.array([-1] * KEPT + steps)[-KEPT:]
+    return [int(step) for step in multihost_utils.broadcast_one_to_all(newest) if step >= 0]
+
+
+def _wait_for_all(moment: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(moment)
 
 
 def _remove(path: Path) -> None:

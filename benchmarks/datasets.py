@@ -1,47 +1,100 @@
-"""The datasets, by name: arrays in memory, in three splits that never mix."""
+"""The datasets, by name, as TensorFlow Datasets (TFDS) has prepared them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from benchmarks.images import Decoded, Photographs, Records, Split
+from benchmarks.preparation import NAMES, Builder, DataError, find, is_prepared, prepare
 
+__all__ = ["NAMES", "DataError", "Dataset", "Split", "load", "prepare"]
 
-class Split(NamedTuple):
-    """Labelled images."""
-
-    images: np.ndarray  # [n, height, width, channels] float32.
-    labels: np.ndarray  # [n] int32.
+HeldOut = Literal["test", "validation"]
 
 
 class Dataset(NamedTuple):
-    """Splits for training, for choosing hyperparameters, and for the reported figures."""
+    """A split for training and one that training never sees."""
 
     train: Split
-    validation: Split
-    test: Split
+    held_out: Split
     classes: int
+    shape: tuple[int, int, int]  # of an image: height, width, channels.
+    mean: tuple[float, ...]  # of each channel of the training images, to normalise with.
+    std: tuple[float, ...]
+    augment: str | None  # how training changes images: "crop_flip" pads, crops and flips, "flip" flips.
 
 
-def _digits() -> Dataset:
-    """scikit-learn's digits: 1,797 real handwritten digits, 8 x 8, split 900 / 300 / 597."""
-    pixels, labels = load_digits(return_X_y=True)
-    images = pixels.reshape(-1, 8, 8, 1).astype(np.float32)
-    labels = labels.astype(np.int32)
-    images, test_images, labels, test_labels = train_test_split(
-        images, labels, test_size=597, stratify=labels, random_state=0
-    )
-    images, validation_images, labels, validation_labels = train_test_split(
-        images, labels, test_size=300, stratify=labels, random_state=0
-    )
-    mean, std = images.mean(), images.std()
+class _Description(NamedTuple):
+    classes: int
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: str | None
+    kept: int = 90  # per cent of the training split that are left when validation takes the rest.
+    test: str = "test"  # what TFDS calls the split on which figures are reported.
+    split: type[Decoded] | type[Photographs] = Decoded
+
+
+def _of_255(*fractions: float) -> tuple[float, ...]:
+    return tuple(255 * fraction for fraction in fractions)
+
+
+_DESCRIPTIONS = {
+    "digits": _Description(10, (8, 8, 1), (4.8855,), (6.0156,), None, kept=75),
+    "fashion_mnist": _Description(10, (28, 28, 1), _of_255(0.28604), _of_255(0.35302), "flip"),
+    "cifar10": _Description(
+        10, (32, 32, 3), _of_255(0.4914, 0.4822, 0.4465), _of_255(0.2470, 0.2435, 0.2616), "crop_flip"
+    ),
+    "cifar100": _Description(
+        100, (32, 32, 3), _of_255(0.5071, 0.4865, 0.4409), _of_255(0.2673, 0.2564, 0.2762), "crop_flip"
+    ),
+    "imagenet2012": _Description(
+        1000,
+        (224, 224, 3),
+        _of_255(0.485, 0.456, 0.406),
+        _of_255(0.229, 0.224, 0.225),
+        "flip",
+        test="validation",  # the labels of ImageNet's own test split are secret.
+        split=Photographs,
+    ),
+}
+
+
+def load(name: str, *, held_out: HeldOut = "test", data_dir: Path | None = None) -> Dataset:
+    """Opens a prepared dataset; the digits, which need no files, are prepared here.
+
+    For "validation" a fixed part of the training split is held out, and the test split is not
+    read. `data_dir` is where TFDS keeps datasets (its own default otherwise).
+    """
+    builder = _open(name, data_dir)
+    description = _DESCRIPTIONS[name]
+    train, held = _slices(description, held_out)
     return Dataset(
-        train=Split((images - mean) / std, labels),
-        validation=Split((validation_images - mean) / std, validation_labels),
-        test=Split((test_images - mean) / std, test_labels),
-        classes=10,
+        description.split(Records(builder, train)),
+        description.split(Records(builder, held)),
+        *description[:5],
     )
 
 
-DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _digits}
+def _slices(description: _Description, held_out: HeldOut) -> tuple[str, str]:
+    if held_out == "test":
+        return "train", description.test
+    return f"train[:{description.kept}%]", f"train[{description.kept}%:]"
+
+
+def _open(name: str, data_dir: Path | None) -> Builder:
+    builder = find(name, data_dir)
+    if is_prepared(builder):
+        return builder
+    if name != "digits":
+        raise DataError(_missing(builder, data_dir))
+    prepare(name, data_dir=data_dir)
+    return find(name, data_dir)
+
+
+def _missing(builder: Builder, data_dir: Path | None) -> str:
+    command = f"python -m benchmarks prepare {builder.name}"
+    if data_dir is not None:
+        command += f" --data-dir {data_dir}"
+    if builder.name == "imagenet2012":
+        command += " --source DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+    return f"{builder.name} is not in {builder.data_dir_root}; get it with: {command}"

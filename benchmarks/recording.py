@@ -1,13 +1,27 @@
-"""The folder that a job writes to: results are on disk as soon as they exist."""
+"""The folder that a job writes to: what is measured is on disk as soon as it exists.
 
+Each run has a file of JSON lines: first its settings and the environment, then a line for
+each epoch. Files may be joined into one with `cat`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
 import json
+import math
 import os
 import platform
+import uuid
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 import jax
+from filelock import FileLock, Timeout
+
+import lpoptax
+from benchmarks.settings import Settings
 
 
 class FolderError(Exception):
@@ -19,93 +33,169 @@ class FolderError(Exception):
         return cls(f"cannot write to the folder {folder}: {error.strerror}; make room or name another folder")
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The record of a run, finished or not."""
+
+    settings: Settings
+    environment: dict[str, str]
+    images: dict[str, int]  # how many there were to train on, and how many held out.
+    epochs: list[dict[str, Any]]
+
+    @property
+    def finished(self) -> bool:
+        """Says whether the last epoch is there."""
+        return len(self.epochs) == self.settings.epochs
+
+
 class ResultsFolder:
-    """A folder with `results.json`, which is rewritten whole after each run.
+    """A folder with the records of runs. Several jobs may fill it at the same time."""
 
-    A folder of the same job with the same settings is continued: what `has` finds there
-    need not be run again.
-    """
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Makes or opens the folder and writes to it, so that what is wrong with it shows early."""
+    def __init__(self, path: Path) -> None:
+        """Makes or opens the folder."""
         self.path = path
-        self.results: dict[str, Any] = {
-            "settings": settings,
-            "environment": environment(),
-            "runs": [],
-            "unfinished": [],
-        }
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file, not a folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if self.file.exists():
-                self.results |= self._runs_to_continue()
         except OSError as error:
             raise FolderError.of(path, error) from error
-        self.write()
 
-    @property
-    def file(self) -> Path:
-        """The machine-readable results."""
-        return self.path / "results.json"
+    def find(self, settings: Settings, images: dict[str, int]) -> Run | None:
+        """Returns the record of a run if there is one; refuses to continue that of other data or versions."""
+        run = next((run for run in read(self.path) if run.settings == settings), None)
+        if run is None:
+            return None
+        file = self.path / f"{name(settings)}.jsonl"
+        if other := difference(images, run.images):
+            raise FolderError(f"{file} is of other images: {other}; name another folder")
+        other = None if run.finished else difference(environment(), run.environment)
+        if other:
+            raise FolderError(f"{file} is of another environment: {other}; name another folder")
+        return run
 
-    def has(self, **identity: Any) -> bool:
-        """Says whether a run with these entries is there."""
-        return any(identity.items() <= run.items() for run in self.results["runs"])
+    def begin(self, settings: Settings, images: dict[str, int]) -> Run:
+        """Returns the record of a run, found or new."""
+        found = self.find(settings, images)
+        return self._write(Run(settings, environment(), images, [])) if found is None else found
 
-    def add_run(self, run: dict[str, Any]) -> None:
-        """Adds a finished run."""
-        self.results["runs"].append(run)
-        self.write()
+    def add(self, run: Run, epoch: dict[str, Any]) -> Run:
+        """Adds the measurements of an epoch to a record, unless they are there already."""
+        if epoch["epoch"] <= len(run.epochs):
+            return run
+        return self._write(dataclasses.replace(run, epochs=[*run.epochs, epoch]))
 
-    def write(self) -> None:
-        """Writes the results as they are now."""
-        self.write_text(self.file.name, json.dumps(self.results, indent=1) + "\n")
-
-    def write_text(self, name: str, text: str) -> None:
-        """Writes a file."""
-        # Replaced, never rewritten in place: a crash leaves the old file or the new one.
-        unfinished = self.path / f"{name}.unfinished"
+    @contextlib.contextmanager
+    def claim(self, settings: Settings) -> Iterator[bool]:
+        """Gives whether this job may do the run: not if another one is about it."""
+        lock = FileLock(self.path / f"{name(settings)}.lock", blocking=False)
         try:
-            unfinished.write_text(text, encoding="utf-8")
-            os.replace(unfinished, self.path / name)
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
         except OSError as error:
             raise FolderError.of(self.path, error) from error
-
-    def _runs_to_continue(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.file.read_text(encoding="utf-8"))
-            runs = {"runs": found["runs"], "unfinished": found.get("unfinished", [])}
-            parts = ("settings", "environment")
-            ours = json.loads(json.dumps({part: self.results[part] for part in parts}))
-            other = difference(ours, {part: dict(found[part]) for part in parts})
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise FolderError(f"{self.file} is damaged; name another folder") from error
-        if other:
-            raise FolderError(f"{self.path} holds other results: {other}; name another folder")
-        return runs
+            yield True
+        finally:
+            # While it is held: who waits for it sees then that it is gone, and makes another.
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+    def write_text(self, file: str, text: str) -> None:
+        """Writes a file of text."""
+        self.write_bytes(file, text.encode())
+
+    def write_bytes(self, file: str, content: bytes) -> None:
+        """Writes a file."""
+        # Replaced, never rewritten in place: who reads it, also after a crash, sees the old one or
+        # the new one. Under a name that other jobs do not use.
+        unfinished = self.path / f"{file}.{uuid.uuid4().hex}.unfinished"
+        try:
+            unfinished.write_bytes(content)
+            os.replace(unfinished, self.path / file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise FolderError.of(self.path, error) from error
+
+    def _write(self, run: Run) -> Run:
+        header = {"settings": run.settings.plain(), "environment": run.environment, "images": run.images}
+        lines = [
+            json.dumps(record, allow_nan=False) + "\n" for record in (header, *map(_without_nan, run.epochs))
+        ]
+        self.write_text(f"{name(run.settings)}.jsonl", "".join(lines))
+        return run
+
+
+def read(path: Path) -> list[Run]:
+    """Returns the records in a file, or in all of a folder's; of several of one run that which is longest."""
+    longest: dict[Settings, Run] = {}
+    for run in _read(sorted(path.glob("*.jsonl")) if path.is_dir() else [path]):
+        other = longest.setdefault(run.settings, run)
+        if len(other.epochs) < len(run.epochs):
+            longest[run.settings] = run
+    return list(longest.values())
+
+
+def _read(files: list[Path]) -> list[Run]:
+    runs: list[Run] = []
+    for file in files:
+        try:
+            for line in file.read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                if "settings" in record:
+                    measured_with, images = (dict(record[part]) for part in ("environment", "images"))
+                    runs.append(Run(Settings.of(record["settings"]), measured_with, images, []))
+                else:
+                    runs[-1].epochs.append(_with_nan(record))
+        except (ValueError, LookupError, TypeError) as error:
+            raise FolderError(f"{file} is damaged; remove it to run it again") from error
+    return runs
+
+
+def _without_nan(epoch: dict[str, Any]) -> dict[str, Any]:
+    """Returns what JSON can hold: where training diverged, null."""
+    return {key: value if math.isfinite(value) else None for key, value in epoch.items()}
+
+
+def _with_nan(epoch: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in epoch.items()}
+
+
+def name(settings: Settings) -> str:
+    """Returns a name that no other run has, and that begins with what one looks for."""
+    digest = hashlib.sha256(json.dumps(settings.plain(), sort_keys=True).encode()).hexdigest()[:8]
+    p = "" if settings.p is None else f"-p{settings.p:g}"
+    return f"{settings.optimizer}{p}-lr{settings.learning_rate:g}-seed{settings.seed}-{digest}"
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    """Returns the first entry that differs between two trees of plain data, as "x is 1 there and 2 here"."""
+    """Returns the first entry that differs between two dictionaries, as "x is 1 there and 2 here"."""
     for key in {**ours, **theirs}:
-        here, there = ours.get(key), theirs.get(key)
-        if isinstance(here, dict) and isinstance(there, dict):
-            if deeper := difference(here, there):
-                return f"{key}.{deeper}"
-        elif key not in theirs or key not in ours:
+        if key not in theirs or key not in ours:
             return f"{key} is only {'here' if key in ours else 'there'}"
-        elif here != there:
-            return f"{key} is {there!r} there and {here!r} here"
+        if ours[key] != theirs[key]:
+            return f"{key} is {theirs[key]!r} there and {ours[key]!r} here"
     return None
 
 
 def environment() -> dict[str, str]:
     """Returns what the figures depend on: versions, platform and processors."""
-    packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+    packages = ("jax", "jaxlib", "optax", "flax", "numpy")
     return {
         "python": platform.python_version(),
+        "lpoptax": lpoptax.__version__,
         **{package: version(package) for package in packages},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {jax.default_backend()} backend",
+        "machine": f"{platform.machine()}, {_cpus()}",
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
+
+
+def _cpus() -> str:
+    count = os.cpu_count()
+    if not hasattr(os, "sched_getaffinity"):  # only Linux lets a process have some of them.
+        return f"{count} CPUs"
+    return f"{len(os.sched_getaffinity(0))} of {count} CPUs"

@@ -1,179 +1,320 @@
-"""Turns the results of the main job into its table and its picture."""
+"""Turns records of runs into the papers' tables and curves."""
 
-from typing import Any
+import csv
+import dataclasses
+import io
+import itertools
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from benchmarks.recording import FolderError, ResultsFolder
+from benchmarks.curves import curves
+from benchmarks.optimizers import OPTIMIZERS, label, p_text, position
+from benchmarks.recording import ResultsFolder, Run
+from benchmarks.settings import Settings, presets
 
-Results = dict[str, Any]
-
-
-COLUMNS = ("optimizer", "p", "learning rate", "weight decay", "train NLL", "test top-1, %", "s / epoch")
-
-
-def show(results: Results, console: Console) -> None:
-    """Prints the table."""
-    # Without a box the rows fit into 80 columns.
-    shown = Table(*(column.replace(" ", "\n", 1) for column in COLUMNS), box=None, padding=(0, 1, 0, 0))
-    for row in _rows(results):
-        shown.add_row(*row)
-    if results["runs"]:
-        console.print(shown)
-    console.print(_explanation(results))
+PUBLISHED = Path(__file__).with_name("published.csv")
+SHOWN = ("learning_rate", "weight_decay")
+WORKLOAD = ("dataset", "model", "batch_size", "epochs", "held_out")
+SIZES = {
+    "cifar10": {"train": 50_000, "held_out": 10_000},
+    "cifar100": {"train": 50_000, "held_out": 10_000},
+    "imagenet2012": {"train": 1_281_167, "held_out": 50_000},
+}
+VERBS = {"test": "test", "validation": "validate"}
+PACKAGES = ("python", "jax", "flax", "optax")
 
 
-def write(folder: ResultsFolder) -> list[str]:
-    """Writes `table.md` and, if a run has finished, `curves.png`; returns the names."""
-    folder.write_text("table.md", table(folder.results))
-    if not folder.results["runs"]:
-        return ["table.md"]
-    try:
-        curves(folder.results).savefig(folder.path / "curves.png", dpi=100)
-    except OSError as error:
-        raise FolderError.of(folder.path, error) from error
-    return ["table.md", "curves.png"]
+class Workload(NamedTuple):
+    """What is compared: the runs of each setting, by setting without its seed, all of one task."""
+
+    images: dict[str, int]
+    settings: list[Settings]
+    runs: dict[Settings, list[Run]]  # the finished ones.
+    unfinished: list[Run]
+
+    @property
+    def first(self) -> Settings:
+        """Returns a setting, for what is the same in all."""
+        return self.settings[0]
 
 
-def table(results: Results) -> str:
-    """Returns the table as Markdown: a row for each optimizer, then how to read it."""
-    lines: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS), *_rows(results)]
-    rows = ["| " + " | ".join(cells) + " |" for cells in lines if results["runs"]]
-    return "\n".join([*rows, "", _explanation(results), ""])
+def workloads(runs: list[Run]) -> list[Workload]:
+    """Returns the runs by what they are to be compared on, in the order in which optimizers are listed."""
+    found: dict[tuple[Any, ...], Workload] = {}
+    for run in sorted(runs, key=lambda run: position(run.settings)):
+        kind = (*(getattr(run.settings, name) for name in WORKLOAD), *run.images.values())
+        workload = found.setdefault(kind, Workload(run.images, [], {}, []))
+        setting = dataclasses.replace(run.settings, seed=0)
+        if setting not in workload.settings:
+            workload.settings.append(setting)
+        if run.finished:
+            workload.runs.setdefault(setting, []).append(run)
+        else:
+            workload.unfinished.append(run)
+    return list(found.values())
 
 
-def _rows(results: Results) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for name, described in results["settings"]["optimizers"].items():
-        runs = _runs(results, name)
-        if not runs:
-            continue
-        seconds = [epoch["seconds"] for run in runs for epoch in run]
-        rows.append(
-            (
-                described["label"],
-                described["p"],
-                f"{described['learning_rate']:g}",
-                f"{described['weight_decay']:g}",
-                _mean_std([run[-1]["train_nll"] for run in runs], ".1e"),
-                _mean_std([100 * run[-1]["held_out_top1"] for run in runs], ".2f"),
-                f"{np.median(seconds):.2f}",  # some epochs include compilation,
-            )
+def show(runs: list[Run], console: Console, at: list[int] | None = None) -> None:
+    """Prints the tables."""
+    for workload in workloads(runs):
+        columns, rows = tabulate(workload, at)
+        # Without a box the rows fit into 80 columns.
+        shown = Table(*(column.replace(" ", "\n", 1) for column in columns), box=None, padding=(0, 1, 0, 0))
+        for row in rows:
+            shown.add_row(*row)
+        if rows:
+            console.print(shown)
+        console.print(explain(workload))
+
+
+def write(folder: ResultsFolder, runs: list[Run], at: list[int] | None = None) -> list[str]:
+    """Writes the tables and, where a run has finished, the curves; returns the names."""
+    folder.write_text("table.md", markdown(runs, at))
+    names = ["table.md"]
+    all_workloads = [workload for workload in workloads(runs) if workload.runs]
+    for workload, suffix in zip(all_workloads, _suffixes(all_workloads), strict=True):
+        first = workload.first
+        folder.write_text(f"table{suffix}.csv", _csv(*tabulate(workload, at)))
+        figure = curves(
+            workload.runs, _labels(workload), f"{first.model} on {first.dataset}. {_seeds(workload)}"
         )
-    return rows
+        names.append(f"table{suffix}.csv")
+        for kind in ("png", "svg"):
+            picture = io.BytesIO()
+            # Without the date the same records give the same file.
+            metadata = {"Date": None} if kind == "svg" else None
+            figure.savefig(picture, format=kind, dpi=100, metadata=metadata)
+            folder.write_bytes(f"curves{suffix}.{kind}", picture.getvalue())
+            names.append(f"curves{suffix}.{kind}")
+    return names
 
 
-def _explanation(results: Results) -> str:
-    settings, environment = results["settings"], results["environment"]
-    versions = ", ".join(
-        f"{package} {environment[package]}" for package in ("python", "jax", "flax", "optax")
-    )
+def _suffixes(all_workloads: list[Workload]) -> list[str]:
+    """Returns what the names of files end in, so that no two are the same."""
+    if len(all_workloads) < 2:
+        return [""] * len(all_workloads)
+    values = [
+        [*(str(getattr(workload.first, name)) for name in WORKLOAD), str(workload.images["train"])]
+        for workload in all_workloads
+    ]
+    short = [*(name in ("dataset", "model", "epochs") for name in WORKLOAD), False]
+    varies = [len(set(column)) > 1 for column in zip(*values, strict=True)]
+    shown = [always or differs for always, differs in zip(short, varies, strict=True)]
+    return ["".join(f"-{value}" for value in itertools.compress(row, shown)) for row in values]
+
+
+def markdown(runs: list[Run], at: list[int] | None = None) -> str:
+    """Returns the tables as Markdown: a row for each setting, then how to read it."""
+    parts = []
+    for workload in workloads(runs):
+        columns, rows = tabulate(workload, at)
+        lines = [columns, ["---"] * len(columns), *rows] if rows else []
+        parts.append("".join("| " + " | ".join(cells) + " |\n" for cells in lines) + "\n" + explain(workload))
+    return "\n\n".join(parts) + "\n"
+
+
+def _csv(columns: list[str], rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Returns the names of the columns, and a row for each setting of which a run has finished."""
+    epochs = [epoch for epoch in at or [workload.first.epochs] if epoch <= workload.first.epochs]
+    more = [name for name in _varying(workload.settings) if name not in ("optimizer", "p", *SHOWN)]
+    test = f"{workload.first.held_out} top-1, %"
+    best = _best(workload)
+    columns = ["optimizer", "p", "learning rate", "weight decay", *(name.replace("_", " ") for name in more)]
+    rows = [
+        [
+            OPTIMIZERS[setting.optimizer].label,
+            p_text(setting),
+            *(f"{getattr(setting, name):g}" for name in SHOWN),
+            *(str(getattr(setting, name)) for name in more),
+        ]
+        for setting in workload.runs
+    ]
+    for epoch in epochs:
+        suffix = f", epoch {epoch}" if len(epochs) > 1 else ""
+        published = [_published(setting, workload.images, epoch) for setting in workload.runs]
+        for title, key, scale, spec in (
+            ("train NLL", "train_nll", 1, ".4f"),
+            (test, "held_out_top1", 100, ".2f"),
+        ):
+            columns.append(title + suffix)
+            for row, runs in zip(rows, workload.runs.values(), strict=True):
+                row.append(_mean_std([scale * run.epochs[epoch - 1][key] for run in runs], spec))
+            if any(published):
+                columns.append(f"published{suffix}")
+                for row, values in zip(rows, published, strict=True):
+                    row.append(values.get(key, ""))
+    if best is not None:
+        columns.append("minus the best (95 %)")
+        for row, setting in zip(rows, workload.runs, strict=True):
+            compared = setting != best and len(workload.runs[setting]) > 1
+            other = "best" if setting == best else "one seed"
+            row.append(_interval(_top1(workload, setting), _top1(workload, best)) if compared else other)
+    return columns, rows
+
+
+def _varying(settings: list[Settings]) -> list[str]:
+    """Returns the names of what differs between settings of the same optimizer."""
+    names = [field.name for field in dataclasses.fields(Settings)]
+    by_optimizer: dict[str, list[Settings]] = {}
+    for setting in settings:
+        by_optimizer.setdefault(setting.optimizer, []).append(setting)
+    return [
+        name
+        for name in names
+        if any(len({getattr(one, name) for one in same}) > 1 for same in by_optimizer.values())
+    ]
+
+
+def _published(setting: Settings, images: dict[str, int], epoch: int) -> dict[str, str]:
+    """Returns the cells of the papers that have this one, each with its paper.
+
+    There are none for a part of the data, for what stands in for it, or for other settings.
+    """
+    if setting.held_out != "test" or images != SIZES.get(setting.dataset):
+        return {}
+    names = {name: str(getattr(setting, name)) for name in ("dataset", "model", "optimizer")}
+    cells: dict[str, list[str]] = {}
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if {**names, "epoch": str(epoch)}.items() <= row.items() and _is_of(setting, row["paper"]):
+                for key, column in (("train_nll", "train_nll"), ("held_out_top1", "test_top1")):
+                    spread = f" ± {row[column + '_std']}" if row[column + "_std"] else ""
+                    cells.setdefault(key, []).append(f"{row[column]}{spread} ({row['paper']})")
+    return {key: ", ".join(values) for key, values in cells.items()}
+
+
+def _is_of(setting: Settings, paper: str) -> bool:
+    """Says whether these are the settings that the paper names."""
+    rows = presets(setting.dataset, setting.model, setting.optimizer, paper)
+    return any(row.items() <= dataclasses.asdict(setting).items() for row in rows)
+
+
+def explain(workload: Workload) -> str:
+    """Returns how to read the table, and what it shows."""
+    first = workload.first
     return (
-        f"{_seeds(results)}, after {settings['epochs']} epochs of "
-        f"{settings['model']} on {settings['dataset']} with batches of {settings['batch_size']}. "
-        f"{_verdict(results)}{_unfinished(results)} Measured with {versions} on {environment['machine']}."
+        f"{_seeds(workload)}, after {first.epochs} epochs of {first.model} on {first.dataset} "
+        f"({workload.images['train']:,} images to train on, {workload.images['held_out']:,} to "
+        f"{VERBS[first.held_out]}) with batches of {first.batch_size}. "
+        f"{_verdict(workload)}{_unfinished(workload)} {_measured_with(workload)}"
     )
 
 
-def _verdict(results: Results) -> str:
+def _measured_with(workload: Workload) -> str:
+    runs = [run for runs in workload.runs.values() for run in runs] + workload.unfinished
+    texts = dict.fromkeys(
+        ", ".join(f"{package} {run.environment[package]}" for package in PACKAGES)
+        + f" on {run.environment['machine']}, devices: {run.environment['devices']}"
+        for run in runs
+    )
+    return f"Measured with {'; and with '.join(texts)}."
+
+
+def _top1(workload: Workload, setting: Settings) -> list[float]:
+    return [100 * run.epochs[-1]["held_out_top1"] for run in workload.runs[setting]]
+
+
+def _mean_top1(workload: Workload, setting: Settings) -> float:
+    return float(np.mean(_top1(workload, setting)))
+
+
+def _labels(workload: Workload) -> dict[Settings, str]:
+    """Returns a name for each setting, with what sets it apart from others of its optimizer."""
+    more = [name for name in _varying(workload.settings) if name not in ("optimizer", "p")]
+    return {
+        setting: ", ".join(
+            [
+                label(setting),
+                *(f"{name.replace('_', ' ')} {getattr(setting, name)}" for name in more),
+            ]
+        )
+        for setting in workload.settings
+    }
+
+
+def _best(workload: Workload) -> Settings | None:
+    """Returns the setting with the highest top-1, if there is another to compare it with."""
+    several = [setting for setting, runs in workload.runs.items() if len(runs) > 1]
+    if len(several) < 2:
+        return None
+    return max(several, key=lambda setting: _mean_top1(workload, setting))
+
+
+def _verdict(workload: Workload) -> str:
     """Returns who came first, and from whom that cannot be told apart."""
-    labels = {name: described["label"] for name, described in results["settings"]["optimizers"].items()}
-    top1 = {name: [100 * run[-1]["held_out_top1"] for run in _runs(results, name)] for name in labels}
-    top1 = {name: values for name, values in top1.items() if values}
-    if not top1:
+    if not workload.runs:
         return "No run has finished."
-    best = max(top1, key=lambda name: float(np.mean(top1[name])))
-    verdict = f"The highest test top-1 is that of {labels[best]}."
-    if min(map(len, top1.values())) < 2:
+    best, labels = _best(workload), _labels(workload)
+    top = best or max(workload.runs, key=lambda setting: _mean_top1(workload, setting))
+    verdict = f"The highest {workload.first.held_out} top-1 is that of {labels[top]}."
+    if len(workload.runs) < 2:
+        return verdict
+    if best is None:
         return f"{verdict} From single runs no difference can be told from noise."
-    tied = [labels[name] for name in top1 if name != best and not _differs(top1[best], top1[name])]
+    tied = [
+        labels[setting]
+        for setting, runs in workload.runs.items()
+        if setting != best and len(runs) > 1 and not _differs(_top1(workload, setting), _top1(workload, best))
+    ]
     if tied:
         verdict += f" Within noise of it (95 % Welch interval): {', '.join(tied)}."
     return verdict
 
 
-def _unfinished(results: Results) -> str:
-    """Says how far a run was when it was interrupted, if one was."""
-    sentences = [
-        f" {results['settings']['optimizers'][run['optimizer']]['label']} with seed {run['seed']} was at "
-        f"{100 * run['epochs'][-1]['held_out_top1']:.2f} % test top-1 after epoch {len(run['epochs'])}."
-        for run in results["unfinished"]
-        if run["epochs"]
-    ]
-    return "".join(sentences)
+def _unfinished(workload: Workload) -> str:
+    """Says how far the runs are that have not finished."""
+    return "".join(
+        f" {label(run.settings)} with seed {run.settings.seed} was at "
+        f"{100 * run.epochs[-1]['held_out_top1']:.2f} % {run.settings.held_out} top-1 "
+        f"after epoch {len(run.epochs)}."
+        for run in workload.unfinished
+        if run.epochs
+    )
+
+
+def _welch(a: list[float], b: list[float]) -> tuple[float, float]:
+    """Returns the 95 % interval of the difference of means."""
+    if np.ptp(a) == np.ptp(b) == 0:
+        return (a[0] - b[0],) * 2
+    with warnings.catch_warnings():
+        # Seeds that agree in every image: their variance of 0 is right.
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return float(interval.low), float(interval.high)
 
 
 def _differs(a: list[float], b: list[float]) -> bool:
-    """Says whether the 95 % Welch interval of the difference of means leaves out zero."""
-    if np.ptp(a) == np.ptp(b) == 0:
-        return a[0] != b[0]
-    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    return bool(interval.low > 0 or interval.high < 0)
+    low, high = _welch(a, b)
+    return low > 0 or high < 0
 
 
-def curves(results: Results) -> Figure:
-    """Returns the picture: train NLL and test error by epoch, and p under them."""
-    settings = results["settings"]
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
-    by_p: dict[tuple[float, ...], list[dict[str, str]]] = {}
-    for index, (name, described) in enumerate(settings["optimizers"].items()):
-        runs = _runs(results, name)
-        if not runs:
-            continue
-        style = {"color": f"C{index}", "label": described["label"]}
-        _band(axes[0], [[epoch["train_nll"] for epoch in run] for run in runs], style)
-        _band(axes[1], [[100 * (1 - epoch["held_out_top1"]) for epoch in run] for run in runs], style)
-        if described["p_by_epoch"]:
-            by_p.setdefault(tuple(described["p_by_epoch"]), []).append(style)
-    for p, styles in by_p.items():
-        label = ", ".join(style["label"] for style in styles)
-        # What several share is grey, as none of them is above.
-        color = styles[0]["color"] if len(styles) == 1 else "grey"
-        axes[2].plot(range(1, len(p) + 1), p, "o-", markersize=3, color=color, label=label)
-    axes[0].set(ylabel="train NLL", yscale="log")
-    axes[1].set(ylabel="test error, %", yscale="log")
-    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[1].yaxis.set_major_formatter("{x:g}")
-    axes[1].yaxis.set_minor_formatter(NullFormatter())
-    axes[2].set(ylabel="p", xlabel="epoch")
-    axes[2].xaxis.get_major_locator().set_params(integer=True)
-    title = f"{settings['model']} on {settings['dataset']}. {_seeds(results)}"
-    figure.suptitle(title, fontsize="medium")
-    axes[0].legend(ncols=2, fontsize="small")
-    if by_p:
-        axes[2].legend(fontsize="small")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    return figure
-
-
-def _band(axis: Any, values: list[list[float]], style: dict[str, str]) -> None:
-    mean = np.mean(values, axis=0)
-    std = np.std(values, axis=0, ddof=1) if len(values) > 1 else np.zeros_like(mean)
-    epochs = range(1, len(mean) + 1)
-    axis.plot(epochs, mean, "o-", markersize=3, **style)
-    # A band that reaches zero has no bottom on a logarithmic axis.
-    axis.fill_between(epochs, np.maximum(mean - std, mean / 3), mean + std, color=style["color"], alpha=0.1)
-
-
-def _runs(results: Results, name: str) -> list[list[dict[str, float]]]:
-    return [run["epochs"] for run in results["runs"] if run["optimizer"] == name]
+def _interval(a: list[float], b: list[float]) -> str:
+    low, high = _welch(a, b)
+    return f"{low:+.2f} to {high:+.2f}"
 
 
 def _mean_std(values: list[float], spec: str) -> str:
-    spread = f" ± {np.std(values, ddof=1):{spec}}" if len(values) > 1 else ""
+    with np.errstate(invalid="ignore"):  # the spread of what diverged to infinity.
+        spread = f" ± {np.std(values, ddof=1):{spec}}" if len(values) > 1 else ""
     return f"{np.mean(values):{spec}}{spread}"
 
 
-def _seeds(results: Results) -> str:
+def _seeds(workload: Workload) -> str:
     """Says over how many seeds the figures are means, and whether some are missing."""
-    seeds = results["settings"]["seeds"]
-    text = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
-    finished = {len(_runs(results, name)) for name in results["settings"]["optimizers"]}
-    return text if finished == {seeds} else f"{text}, of which not all have finished"
+    counts = sorted({len(runs) for runs in workload.runs.values()})
+    if not counts or counts == [1]:
+        return "One seed"
+    numbers = " to ".join(map(str, [counts[0], counts[-1]][: len(counts)]))
+    return f"Mean ± standard deviation over {numbers} seeds"

@@ -1,131 +1,101 @@
-"""Chooses learning rate and weight decay from one grid for every optimizer.
+"""Chooses learning rate and weight decay, with the same number of trials for every optimizer.
 
-The test images take no part: the settings are ranked by the negative log likelihood of
-the validation images after the last epoch, averaged over the seeds. It decides better
-than the share of right answers, of which 300 images leave many ties.
+The test images take no part: settings are ranked by the negative log likelihood of the
+validation images after the last epoch, averaged over the seeds. It decides better than the
+share of right answers, of which small sets leave many ties.
 """
 
+import dataclasses
 import itertools
 import math
-from pathlib import Path
-from typing import Any
+import random
+from collections.abc import Iterable
 
 import numpy as np
-from rich.console import Console
-from rich.markdown import Markdown
 
-from benchmarks.compare import BATCH_SIZE, DATASET, MODEL
-from benchmarks.datasets import DATASETS
-from benchmarks.interruption import interruption
-from benchmarks.optimizers import OPTIMIZERS, build
-from benchmarks.progress import epochs_bar
-from benchmarks.recording import ResultsFolder
-from benchmarks.training import Epoch, steps_per_epoch, train
+from benchmarks.optimizers import OPTIMIZERS, p_text, position
+from benchmarks.recording import Run
+from benchmarks.settings import Settings
 
-LEARNING_RATES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-WEIGHT_DECAYS = (0.0, 0.01)
-
-
-def tune(optimizers: list[str], seeds: int, epochs: int, output: Path, console: Console) -> None:
-    """Trains every optimizer with every setting of the grid; writes results and choice to `output`."""
-    dataset = DATASETS[DATASET]()
-    total_steps = epochs * steps_per_epoch(dataset, BATCH_SIZE)
-    grid = list(itertools.product(optimizers, LEARNING_RATES, WEIGHT_DECAYS))
-    settings = {
-        "model": MODEL,
-        "dataset": DATASET,
-        "batch_size": BATCH_SIZE,
-        "epochs": epochs,
-        "seeds": seeds,
-    }
-    folder = ResultsFolder(output, settings)
-    console.print(f"Results go to {output}", soft_wrap=True)
-    keys = ("optimizer", "learning_rate", "weight_decay")
-    grid = [setting for setting in grid if not folder.has(**dict(zip(keys, setting, strict=True)))]
-    try:
-        with epochs_bar(console) as progress, interruption(progress.console) as interrupted:
-            task = progress.add_task("", total=len(grid) * seeds * epochs)
-            while grid:
-                name, learning_rate, weight_decay = grid[0]
-                entry = OPTIMIZERS[name]._replace(learning_rate=learning_rate, weight_decay=weight_decay)
-                optimizer = build(entry, total_steps)
-                last: dict[int, Epoch] = {}
-                for seed in range(seeds):
-                    run = train(
-                        MODEL,
-                        dataset,
-                        dataset.validation,
-                        optimizer,
-                        epochs=epochs,
-                        batch_size=BATCH_SIZE,
-                        seed=seed,
-                    )
-                    for epoch in run:
-                        state = f"{entry.label}, learning rate {learning_rate:g}, decay {weight_decay:g}"
-                        progress.update(task, advance=1, description=state)
-                        last[seed] = epoch
-                        if interrupted():
-                            raise KeyboardInterrupt
-                folder.add_run(
-                    {
-                        "optimizer": name,
-                        "learning_rate": learning_rate,
-                        "weight_decay": weight_decay,
-                        "validation_nll": [epoch.held_out_nll for epoch in last.values()],
-                        "validation_top1": [epoch.held_out_top1 for epoch in last.values()],
-                    }
-                )
-                grid.pop(0)
-    except KeyboardInterrupt:
-        _report(folder, len(grid), console)
-        raise
-    _report(folder, 0, console)
+# The grids of the LPSGDM paper, for AdamW and Lion and for all others; STACEY's paper tells none.
+ADAPTIVE = ("adam", "adamw", "lion")
+RATES = (0.1, 0.05, 0.01, 0.002, 0.001, 0.0005)
+DECAYS = (0.0, 0.1, 0.01, 0.005, 0.001, 0.0005, 0.0001, 0.00001)
+ADAPTIVE_RATES = (0.01, 0.005, 0.001, 0.0005, 0.0003, 0.0001)
+ADAPTIVE_DECAYS = (0.1, 0.01, 0.001, 0.0005, 0.0001, 0.00001)
+TUNED = ("learning_rate", "weight_decay")
 
 
-def _report(folder: ResultsFolder, untried: int, console: Console) -> None:
-    text = table(folder.results) if folder.results["runs"] else "No setting has been tried.\n"
-    if untried:
-        text += f"\nInterrupted: settings still to try: {untried}.\n"
-    console.print(Markdown(text))
-    folder.write_text("table.md", text)
-    console.print(f"Results are in {folder.path}: table.md, {folder.file.name}", soft_wrap=True)
+def trials(
+    settings: Settings,
+    rates: Iterable[float] | None,
+    decays: Iterable[float] | None,
+    count: int | None = None,
+) -> list[Settings]:
+    """Returns the settings to try: a grid (the paper's unless given), or `count` drawn from it.
+
+    The draw is the same for all optimizers that share a grid.
+    """
+    adaptive = settings.optimizer in ADAPTIVE
+    rates = rates or (ADAPTIVE_RATES if adaptive else RATES)
+    decays = decays or (ADAPTIVE_DECAYS if adaptive else DECAYS)
+    grid = list(itertools.product(rates, decays))
+    if count is not None and count < len(grid):
+        grid = sorted(random.Random(0).sample(grid, count), key=grid.index)
+    return [dataclasses.replace(settings, learning_rate=rate, weight_decay=decay) for rate, decay in grid]
 
 
-def table(results: dict[str, Any]) -> str:
+def table(runs: list[Run]) -> str:
     """Returns the best setting of each optimizer as a Markdown table."""
     lines = [
-        "| optimizer | learning rate | weight decay | validation NLL | validation top-1, % |",
-        "|---|---|---|---|---|",
+        "| optimizer | p | trials | learning rate | weight decay | validation NLL | validation top-1, % |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, best in choose(results).items():
+    for kind, tried in _by_kind(runs).items():
+        best = _best(tried)
+        epochs = [run.epochs[-1] for run in tried[best]]
+        nll, top1 = (np.mean([epoch[f"held_out_{name}"] for epoch in epochs]) for name in ("nll", "top1"))
+        rates = [setting.learning_rate for setting in tried]
+        edge = " (edge)" if best.learning_rate in (min(rates), max(rates)) else ""
         lines.append(
-            f"| {OPTIMIZERS[name].label} | {best['learning_rate']:g} | {best['weight_decay']:g} "
-            f"| {np.mean(best['validation_nll']):.4f} | {100 * np.mean(best['validation_top1']):.2f} |"
+            f"| {OPTIMIZERS[kind.optimizer].label} | {p_text(kind)} | {len(tried)} "
+            f"| {best.learning_rate:g}{edge} | {best.weight_decay:g} | {nll:.4f} | {100 * top1:.2f} |"
         )
-    return "\n".join([*lines, "", _grid(results), ""])
+    return "\n".join([*lines, "", _explanation(runs), ""])
 
 
-def _grid(results: dict[str, Any]) -> str:
-    rates, decays = (
-        ", ".join(f"{value:g}" for value in sorted({run[key] for run in results["runs"]}))
-        for key in ("learning_rate", "weight_decay")
-    )
-    return (
-        f"The best of learning rates {rates} with weight decays {decays}, by the validation NLL after "
-        f"{results['settings']['epochs']} epochs, mean over {results['settings']['seeds']} seeds."
-    )
+def choose(runs: list[Run]) -> list[Settings]:
+    """Returns the best setting of each optimizer, with each p that was tried."""
+    return [_best(tried) for tried in _by_kind(runs).values()]
 
 
-def choose(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the run with the lowest validation NLL of each optimizer, by name."""
-    chosen: dict[str, dict[str, Any]] = {}
-    for run in results["runs"]:
-        best = chosen.get(run["optimizer"])
-        if best is None or _score(run) < _score(best):
-            chosen[run["optimizer"]] = run
-    return chosen
+def _best(tried: dict[Settings, list[Run]]) -> Settings:
+    return min(tried, key=lambda setting: _score(tried[setting]))
 
 
-def _score(run: dict[str, Any]) -> float:
-    score = float(np.mean(run["validation_nll"]))
+def _by_kind(runs: list[Run]) -> dict[Settings, dict[Settings, list[Run]]]:
+    """Returns the runs by what is not tuned, and then by setting."""
+    kinds: dict[Settings, dict[Settings, list[Run]]] = {}
+    for run in sorted(runs, key=lambda run: position(run.settings)):
+        setting = dataclasses.replace(run.settings, seed=0)
+        kind = dataclasses.replace(setting, learning_rate=0.0, weight_decay=0.0)
+        kinds.setdefault(kind, {}).setdefault(setting, []).append(run)
+    return kinds
+
+
+def _score(runs: list[Run]) -> float:
+    score = float(np.mean([run.epochs[-1]["held_out_nll"] for run in runs]))
     return math.inf if math.isnan(score) else score  # diverged
+
+
+def _explanation(runs: list[Run]) -> str:
+    rates, decays = (
+        ", ".join(f"{value:g}" for value in sorted({getattr(run.settings, name) for run in runs}))
+        for name in TUNED
+    )
+    first = runs[0].settings
+    seeds = len({run.settings.seed for run in runs})
+    return (
+        f"Learning rates {rates} with weight decays {decays}; {first.model} on {first.dataset}, batches of "
+        f"{first.batch_size}, {first.epochs} epochs, ranked by the validation NLL, mean over {seeds} seed(s)."
+    )

@@ -11,23 +11,33 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import AxisType
 
 from benchmarks.checkpoints import Checkpoints
-from benchmarks.datasets import DATASETS
+from benchmarks.datasets import load
 from benchmarks.models import MODELS
-from benchmarks.optimizers import OPTIMIZERS, build, describe
+from benchmarks.settings import Settings
 from benchmarks.training import train
 
-EPOCHS, STEPS_PER_EPOCH, BATCH_SIZE = 5, 3, 300
-LPSGDM = OPTIMIZERS["lpsgdm"]
+EPOCHS, STEPS_PER_EPOCH = 5, 3
+LPSGDM = Settings(
+    "digits",
+    "perceptron",
+    "lpsgdm",
+    batch_size=300,
+    epochs=EPOCHS,
+    learning_rate=0.01,
+    p=6.0,
+    held_out="validation",
+)
 
 
 class Perceptron(nnx.Module):
     """A network that is small to compile, with dropout."""
 
-    def __init__(self, channels: int, classes: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, *, large, channels, classes, dtype, rngs) -> None:
         """Makes a network for the digits."""
-        self.hidden = nnx.Linear(64 * channels, 32, use_bias=False, rngs=rngs)
+        self.hidden = nnx.Linear(64 * channels, 32, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm = nnx.BatchNorm(32, rngs=rngs)
         self.dropout = nnx.Dropout(0.2, rngs=rngs)
         self.head = nnx.Linear(32, classes, rngs=rngs)
@@ -40,34 +50,21 @@ class Perceptron(nnx.Module):
 MODELS["perceptron"] = Perceptron
 
 
-def settings(optimizer=LPSGDM, model="perceptron"):
-    """Returns what decides the run, as the jobs give it to its checkpoints."""
-    return {"model": model, "seed": 0, "optimizer": describe(optimizer, EPOCHS, STEPS_PER_EPOCH)}
-
-
-def start(checkpoints, epochs=EPOCHS, optimizer=LPSGDM, model="perceptron"):
-    """Returns the training as `train` does."""
-    dataset = DATASETS["digits"]()
-    return train(
-        model,
-        dataset,
-        dataset.validation,
-        build(optimizer, EPOCHS * STEPS_PER_EPOCH),
-        epochs=epochs,
-        batch_size=BATCH_SIZE,
-        seed=0,
-        checkpoints=checkpoints,
-    )
+def start(checkpoints, settings=LPSGDM, mesh=None):
+    """Returns the training as `train` does, on one device unless there is a mesh."""
+    mesh = mesh or jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    dataset = load("digits", held_out=settings.held_out)
+    return train(settings, dataset, mesh=mesh, checkpoints=checkpoints)
 
 
 def finish(run):
     """Returns the epochs of a training without their times, and its final state."""
-    epochs = []
+    measured = []
     while True:
         try:
-            epochs.append(next(run)._replace(seconds=0))
+            measured.append(next(run)._replace(seconds=0, waiting=0))
         except StopIteration as stop:
-            return epochs, stop.value
+            return measured, stop.value
 
 
 def digest(state):
@@ -82,5 +79,5 @@ def digest(state):
 
 
 if __name__ == "__main__":
-    epochs, state = finish(start(Checkpoints(Path(sys.argv[1]), settings(), seconds_between=0)))
+    epochs, state = finish(start(Checkpoints(Path(sys.argv[1]), LPSGDM.plain(), seconds_between=0)))
     print("finished", digest(state), [epoch.train_nll for epoch in epochs])

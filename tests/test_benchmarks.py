@@ -1,7 +1,7 @@
-"""The benchmarks: what they train on, what they write, and how they fail."""
+"""The benchmarks' command line: what its jobs write, how they continue, and how they fail."""
 
 import json
-import shutil
+import math
 import signal
 import subprocess
 import sys
@@ -11,19 +11,30 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flax import nnx
-from rich.console import Console
 
-from benchmarks import compare, report, tune
+from benchmarks import report, sweep, training, tune
 from benchmarks.command_line import main
-from benchmarks.datasets import DATASETS
-from benchmarks.models import MODELS
-from benchmarks.optimizers import OPTIMIZERS, build, describe
+from benchmarks.datasets import load
+from benchmarks.optimizers import OPTIMIZERS
+from benchmarks.recording import ResultsFolder, read
+from benchmarks.selection import select
+from benchmarks.settings import presets
 from benchmarks.training import train
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 QUICK = ["compare", "--seeds", "1", "--epochs", "1", "--optimizers", "lpsgdm"]
+REPORTED = {"table.md", "table.csv", "curves.png", "curves.svg"}
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """Lets the jobs see one of the eight devices that the tests have."""
+    mesh = jax.make_mesh(
+        (1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
+    )
+    monkeypatch.setattr(sweep, "all_devices", lambda: mesh)
+    return mesh
 
 
 def error_of(capsys, arguments):
@@ -35,68 +46,52 @@ def error_of(capsys, arguments):
     return line
 
 
-def test_the_digits_are_split_without_overlap():
-    dataset = DATASETS["digits"]()
-    splits = (dataset.train, dataset.validation, dataset.test)
-    assert [len(split.labels) for split in splits] == [900, 300, 597]
-    images = [{image.tobytes() for image in split.images} for split in splits]
-    assert not images[0] & images[1]
-    assert not images[0] & images[2]
-    assert not images[1] & images[2]
-    for split in splits:
-        assert split.images.shape[1:] == (8, 8, 1)
-        # All ten digits, about equally often.
-        assert np.ptp(np.bincount(split.labels, minlength=10)) <= 5
-    assert dataset.train.images.mean() == pytest.approx(0, abs=1e-5)
-    assert dataset.train.images.std() == pytest.approx(1, abs=1e-5)
+def files(folder):
+    """Returns the names in a folder, those of records without what tells them apart."""
+    return {
+        path.name.partition("-")[0] if path.suffix == ".jsonl" else path.name for path in folder.iterdir()
+    }
 
 
-def test_the_model_is_a_resnet_8():
-    model = MODELS["resnet8"](channels=3, classes=7, rngs=nnx.Rngs(0))
-    model.eval()
-    assert model(np.zeros((2, 8, 8, 3), np.float32)).shape == (2, 7)
-    kernels = [leaf for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)) if leaf.ndim > 1]
-    # Stem, two convolutions in each of three blocks, head; and two projections of shortcuts.
-    assert len(kernels) == 1 + 6 + 1 + 2
+def digits(optimizer, epochs=1, seed=0):
+    """Returns the settings of a run on the digits that selects on the validation images."""
+    overrides = {"epochs": [epochs], "batch_size": [48], "held_out": ["validation"]}
+    if optimizer not in ("sgdm", "adamw", "lion", "lpsgdm", "stacey_p2", "stacey_pp", "stacey_2p"):
+        overrides["learning_rate"] = [0.01]
+    (settings,) = select("digits", "resnet8", [optimizer], [seed], overrides)
+    return settings
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_learns_the_same_way_from_the_same_seed(name):
-    dataset = DATASETS["digits"]()
-    optimizer = build(OPTIMIZERS[name], 3 * 18)
+def test_every_optimizer_learns_the_same_way_from_the_same_seed(name, one_device):
+    dataset = load("digits", held_out="validation")
     first, second = (
         [
-            epoch._replace(seconds=0)
-            for epoch in train(
-                "resnet8", dataset, dataset.validation, optimizer, epochs=3, batch_size=50, seed=1
-            )
+            epoch._replace(seconds=0, waiting=0)
+            for epoch in train(digits(name, 3, 1), dataset, mesh=one_device)
         ]
         for _ in range(2)
     )
     assert first == second
-    assert first[-1].train_nll < 1.0 < np.log(10)
-    assert first[-1].held_out_top1 > 0.8
+    assert first[-1].train_nll < 1.5 < np.log(10)
+    assert first[-1].held_out_top1 > 0.6
 
 
-def test_another_seed_gives_another_run():
-    dataset = DATASETS["digits"]()
-    optimizer = build(OPTIMIZERS["lpsgdm"], 18)
-    first, second = (
-        next(train("resnet8", dataset, dataset.test, optimizer, epochs=1, batch_size=50, seed=seed))
-        for seed in (0, 1)
-    )
+def test_another_seed_gives_another_run(one_device):
+    dataset = load("digits")
+    first, second = (next(train(digits("lpsgdm", seed=seed), dataset, mesh=one_device)) for seed in (0, 1))
     assert first.train_nll != second.train_nll
 
 
-def test_compare_writes_a_table_a_picture_and_the_results(tmp_path, capsys):
+def test_compare_writes_tables_pictures_and_records(tmp_path, capsys):
     output = tmp_path / "new" / "folder"
     assert main([*QUICK, "--output", str(output)]) == 0
-    assert {path.name for path in output.iterdir()} == {"table.md", "curves.png", "results.json"}
-    results = json.loads((output / "results.json").read_text())
-    (run,) = results["runs"]
-    assert (run["optimizer"], run["seed"], len(run["epochs"])) == ("lpsgdm", 0, 1)
-    assert 0 < run["epochs"][0]["held_out_top1"] <= 1
-    assert (output / "table.md").read_text(encoding="utf-8") == report.table(results)
+    assert files(output) == {*REPORTED, "lpsgdm"}
+    (run,) = read(output)
+    assert run.finished
+    assert (run.settings.optimizer, run.settings.seed) == ("lpsgdm", 0)
+    assert 0 < run.epochs[0]["held_out_top1"] <= 1
+    assert (output / "table.md").read_text(encoding="utf-8") == report.markdown([run])
     assert str(output) in capsys.readouterr().out.replace("\n", "")
 
 
@@ -107,21 +102,21 @@ def interrupt_in_epoch(number, seed_to_interrupt, monkeypatch):
     """Lets Ctrl-C be pressed in an epoch of the run with a seed; returns what has been trained."""
     trained = []
 
-    def train_and_interrupt(*arguments, seed, **options):
-        for index, epoch in enumerate(train(*arguments, seed=seed, **options)):
-            trained.append((seed, index))
+    def train_and_interrupt(settings, *arguments, **options):
+        for index, epoch in enumerate(train(settings, *arguments, **options)):
+            trained.append((settings.seed, index))
             yield epoch
-            if (seed, index + 2) == (seed_to_interrupt, number):
+            if (settings.seed, index + 2) == (seed_to_interrupt, number):
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(compare, "train", train_and_interrupt)
+    monkeypatch.setattr(sweep, "train", train_and_interrupt)
     return trained
 
 
 def losses(folder):
-    """Returns the measurements of the finished runs."""
-    runs = json.loads((folder / "results.json").read_text())["runs"]
-    return [[(epoch["train_nll"], epoch["held_out_top1"]) for epoch in run["epochs"]] for run in runs]
+    """Returns the measurements of all runs, by seed."""
+    runs = sorted(read(folder), key=lambda run: run.settings.seed)
+    return [[(epoch["train_nll"], epoch["held_out_top1"]) for epoch in run.epochs] for run in runs]
 
 
 def test_an_interrupted_comparison_reports_what_there_is_and_continues(tmp_path, monkeypatch, capsys):
@@ -130,18 +125,17 @@ def test_an_interrupted_comparison_reports_what_there_is_and_continues(tmp_path,
     interrupt_in_epoch(3, 1, monkeypatch)
     assert main(command) == 130
     assert f"repeat the command with --output {tmp_path / 'cut'}" in capsys.readouterr().out
-    assert len(losses(tmp_path / "cut")) == 1
+    assert list(map(len, losses(tmp_path / "cut"))) == [3, 2]
     table = (tmp_path / "cut" / "table.md").read_text(encoding="utf-8")
     assert "| SGD with momentum | 2 |" in table
-    assert "Mean ± standard deviation over 2 seeds, of which not all have finished" in table
-    assert "no difference can be told from noise. SGD with momentum with seed 1 was at " in table
+    assert "SGD with momentum with seed 1 was at " in table
     assert "% test top-1 after epoch 2." in table
     trained = interrupt_in_epoch(None, None, monkeypatch)
     assert main(command) == 0
     # The measurements before the interruption come from the checkpoint.
     assert trained == [(1, 0), (1, 1), (1, 2)]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"table.md", "curves.png", "results.json"}
+    assert files(tmp_path / "cut") == {*REPORTED, "sgdm"}
 
 
 def test_a_comparison_interrupted_in_its_first_run_has_a_table(tmp_path, monkeypatch):
@@ -151,166 +145,169 @@ def test_a_comparison_interrupted_in_its_first_run_has_a_table(tmp_path, monkeyp
     assert "No run has finished. SGD with momentum with seed 0 was at " in table
 
 
-def test_a_refused_continuation_changes_nothing(tmp_path, monkeypatch):
-    interrupt_in_epoch(3, 0, monkeypatch)
-    main([*SHORT, "--output", str(tmp_path)])
-    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
-    shutil.rmtree(tmp_path / "checkpoints" / "sgdm-0" / "37" / "run")
-    with pytest.raises(SystemExit):
-        main([*SHORT, "--output", str(tmp_path)])
-    assert before == {path: path.read_bytes() for path in tmp_path.glob("*.*")}
-    assert len(json.loads((tmp_path / "results.json").read_text())["unfinished"][0]["epochs"]) == 2
-
-
 def test_a_disk_that_is_full_at_the_end_is_one_clear_line(tmp_path, monkeypatch, capsys):
     def train_and_fill_disk(*arguments, **options):
-        yield from train(*arguments, **options)
-        (tmp_path / "results.json.unfinished").mkdir()  # nothing can be written there now
+        for epoch in train(*arguments, **options):
+            (record,) = tmp_path.glob("*.jsonl")
+            record.unlink()
+            record.mkdir()  # nothing can be written there now
+            yield epoch
 
-    monkeypatch.setattr(compare, "train", train_and_fill_disk)
+    monkeypatch.setattr(sweep, "train", train_and_fill_disk)
     line = error_of(capsys, [*QUICK, "--output", tmp_path])
     assert f"cannot write to the folder {tmp_path}: Is a directory; make room or name another folder" in line
-    (tmp_path / "results.json.unfinished").rmdir()
+    for unfinished in tmp_path.glob("*.jsonl*"):
+        unfinished.rmdir() if unfinished.is_dir() else unfinished.unlink()
     trained = interrupt_in_epoch(None, None, monkeypatch)
     main([*QUICK, "--output", str(tmp_path)])
     assert trained == [(0, 0)]
     assert len(losses(tmp_path)) == 1
 
 
-def test_a_job_that_is_told_to_end_reports_what_there_is(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "tune", "--output", str(tmp_path)]
+@pytest.mark.parametrize("moment", ["at once", "in a run"])
+def test_a_job_that_is_told_to_end_reports_what_there_is(tmp_path, moment):
+    command = [sys.executable, "-m", "benchmarks", "compare", "--output", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    while not (tmp_path / "results.json").exists():
+    awaited = "checkpoints/*/*.sha256" if moment == "in a run" else "*.jsonl"
+    while not any(tmp_path.glob(awaited)):
         assert process.poll() is None
-        time.sleep(0.1)
+        time.sleep(0.01)
     process.terminate()
     output, _ = process.communicate()
     assert process.returncode == 130
     assert f"repeat the command with --output {tmp_path}" in output
-    assert "No setting has been tried." in (tmp_path / "table.md").read_text()
+    assert "No run has finished." in (tmp_path / "table.md").read_text()
 
 
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, monkeypatch, capsys):
     interrupt_in_epoch(2, 0, monkeypatch)
     main([*SHORT, "--output", str(tmp_path)])
     capsys.readouterr()
-    # Interrupted in the second epoch of 18 steps: in its first step.
-    metadata = tmp_path / "checkpoints" / "sgdm-0" / "19" / "run" / "metadata"
+    # Interrupted after the first epoch, of 24 steps.
+    (metadata,) = tmp_path.glob("checkpoints/sgdm-*/24/run/metadata")
     metadata.unlink()
     line = error_of(capsys, [*SHORT, "--output", tmp_path])
     assert f"{metadata} is damaged or missing: the last good checkpoint is of step 0" in line
+    assert list(map(len, losses(tmp_path))) == [1]
 
 
-def test_an_interrupted_tuning_shows_what_there_is_and_continues(tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "LEARNING_RATES", (0.1, 0.01))
-    monkeypatch.setattr(tune, "WEIGHT_DECAYS", (0.01,))
-    runs = []
+def test_jobs_share_the_work_of_a_folder(tmp_path):
+    folder = ResultsFolder(tmp_path)
+    with folder.claim(digits("sgdm")) as ours, folder.claim(digits("lion")) as ours_too:
+        assert ours
+        assert ours_too
+        with folder.claim(digits("sgdm")) as theirs:
+            assert not theirs
+    with folder.claim(digits("sgdm")) as ours:
+        assert ours
+    assert not list(tmp_path.iterdir())
 
-    def train_three(*arguments, **options):
-        runs.append(arguments)
-        if len(runs) == 4:
+
+def test_a_run_that_another_job_is_about_is_left_to_it(tmp_path):
+    (settings,) = select("digits", "resnet8", ["lpsgdm"], [0], {"epochs": [1]})
+    with ResultsFolder(tmp_path).claim(settings):
+        assert main([*QUICK, "--output", str(tmp_path)]) == 0
+        assert read(tmp_path) == []
+    assert main([*QUICK, "--output", str(tmp_path)]) == 0
+    assert len(read(tmp_path)) == 1
+
+
+def test_a_sweep_goes_through_all_combinations_and_continues(tmp_path, monkeypatch):
+    command = ["sweep", "--optimizers", "lpsgdm", "sgdm", "--p", "3", "6", "--seeds", "2", "--epochs", "1"]
+    assert main([*command, "--output", str(tmp_path)]) == 0
+    runs = read(tmp_path)
+    tried = sorted((run.settings.optimizer, run.settings.p or 0, run.settings.seed) for run in runs)
+    assert tried == [
+        *(("lpsgdm", p, seed) for p in (3, 6) for seed in (0, 1)),
+        *(("sgdm", 0, seed) for seed in (0, 1)),
+    ]
+    trained = interrupt_in_epoch(None, None, monkeypatch)
+    assert main([*command[:-3], "3", "--epochs", "1", "--output", str(tmp_path)]) == 0
+    assert trained == [(2, 0)] * 3
+
+
+def test_images_trains_one_run_on_what_it_is_told(tmp_path):
+    command = ["images", "--optimizer", "lpsgdm", "--p", "4", "--epochs", "1", "--seed", "3"]
+    main([*command, "--dtype", "bfloat16", "--decay", "kernels", "--output", str(tmp_path)])
+    (run,) = read(tmp_path)
+    named = ("optimizer", "p", "epochs", "seed", "dtype", "decay", "learning_rate")
+    found = [getattr(run.settings, name) for name in named]
+    assert found == ["lpsgdm", 4.0, 1, 3, "bfloat16", "kernels", 0.01]
+    (epoch,) = run.epochs
+    assert set(epoch) == {
+        *("epoch", "p", "learning_rate", "train_nll", "train_top1", "held_out_nll", "held_out_top1"),
+        *("seconds", "waiting"),
+    }
+
+
+TUNE = ["tune", "--seeds", "1", "--epochs", "1", "--batch-size", "50", "--optimizers", "sgdm", "lpsgdm"]
+
+
+def test_tune_tries_as_much_with_every_optimizer_and_continues(tmp_path, monkeypatch):
+    command = [*TUNE, "--learning-rate", "0.1", "0.01", "0.001", "--trials", "2", "--output", str(tmp_path)]
+    tried = []
+
+    def train_three(settings, *arguments, **options):
+        tried.append(settings)
+        if len(tried) == 4:
             raise KeyboardInterrupt
-        return train(*arguments, **options)
+        return train(settings, *arguments, **options)
 
-    monkeypatch.setattr(tune, "train", train_three)
-    command = ["tune", "--seeds", "1", "--epochs", "1", "--optimizers", "sgdm", "lpsgdm"]
-    assert main([*command, "--output", str(tmp_path)]) == 130
+    monkeypatch.setattr(sweep, "train", train_three)
+    assert main(command) == 130
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "| SGD with momentum |" in table
-    assert "Interrupted: settings still to try: 1." in table
-    assert main([*command, "--output", str(tmp_path)]) == 0
-    assert len(runs) == 5
-    assert "Interrupted" not in (tmp_path / "table.md").read_text(encoding="utf-8")
-
-
-def test_tune_ranks_by_the_validation_images_and_survives_divergence():
-    def run(name, learning_rate, *nll):
-        return {
-            "optimizer": name,
-            "learning_rate": learning_rate,
-            "weight_decay": 0.0,
-            "validation_nll": list(nll),
-            "validation_top1": [0.9] * len(nll),
-        }
-
-    runs = [
-        run("sgdm", 1.0, float("nan"), 0.1),
-        run("sgdm", 0.1, 0.2, 0.3),
-        run("sgdm", 0.01, 0.3, 0.3),
-        run("lion", 0.1, 0.5, 0.5),
-    ]
-    results = {"runs": runs, "settings": {"epochs": 20, "seeds": 2}}
-    best = tune.choose(results)
-    assert {name: chosen["learning_rate"] for name, chosen in best.items()} == {"sgdm": 0.1, "lion": 0.1}
-    assert "| SGD with momentum | 0.1 | 0 | 0.2500 | 90.00 |" in tune.table(results)
-    assert "The best of learning rates 0.01, 0.1, 1 with weight decays 0," in tune.table(results)
-
-
-def test_tune_runs_the_same_grid_for_every_optimizer(tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "LEARNING_RATES", (0.1, 0.01))
-    monkeypatch.setattr(tune, "WEIGHT_DECAYS", (0.01,))
-    tune.tune(["sgdm", "lpsgdm"], 1, 1, tmp_path, Console(quiet=True))
-    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
-    tried = {
-        name: [r["learning_rate"] for r in runs if r["optimizer"] == name] for name in ("sgdm", "lpsgdm")
+    assert "Not finished: 1 of the runs that have begun." in table
+    assert main(command) == 0
+    assert tried[3:] == [tried[3]] * 2
+    rates = {
+        name: [(run.learning_rate, run.weight_decay) for run in tried[:4] if run.optimizer == name]
+        for name in ("sgdm", "lpsgdm")
     }
-    assert tried == {"sgdm": [0.1, 0.01], "lpsgdm": [0.1, 0.01]}
-    assert (tmp_path / "table.md").exists()
+    assert rates["sgdm"] == rates["lpsgdm"]
+    assert len(rates["sgdm"]) == 2
+    assert {run.held_out for run in tried} == {"validation"}
+    assert "Not finished" not in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-def test_the_settings_are_those_that_tune_chose():
-    results = json.loads((RESULTS / "tune" / "results.json").read_text())
-    best = tune.choose(results)
-    for name, optimizer in OPTIMIZERS.items():
-        chosen = (best[name]["learning_rate"], best[name]["weight_decay"])
-        assert (optimizer.learning_rate, optimizer.weight_decay) == chosen, name
-    assert (RESULTS / "tune" / "table.md").read_text(encoding="utf-8") == tune.table(results)
+def test_a_report_is_of_the_optimizers_and_epochs_asked_for(tmp_path, capsys):
+    main([*SHORT, "--output", str(tmp_path / "runs")])
+    capsys.readouterr()
+    output = tmp_path / "report"
+    assert main(["report", str(tmp_path / "runs"), "--at", "1", "3", "--output", str(output)]) == 0
+    assert "train NLL, epoch 1 | test top-1, %, epoch 1 |" in (output / "table.md").read_text("utf-8")
+    assert files(output) == REPORTED
+    line = error_of(capsys, ["report", tmp_path / "runs", "--optimizers", "lion"])
+    assert f"{tmp_path / 'runs'} has no results of lion" in line
+    assert "does not exist" in error_of(capsys, ["report", tmp_path / "none"])
 
 
-def test_the_committed_table_is_that_of_the_committed_results_and_of_the_readme():
-    results = json.loads((RESULTS / "compare" / "results.json").read_text())
-    table = (RESULTS / "compare" / "table.md").read_text(encoding="utf-8")
-    assert table == report.table(results)
-    assert table in (ROOT / "README.md").read_text()
-    described = {name: describe(OPTIMIZERS[name], 20, 18) for name in OPTIMIZERS}
-    assert results["settings"]["optimizers"] == described
+TUNED = [("tune", "digits")]
 
 
-def test_the_report_says_when_a_difference_is_within_noise():
-    def results(*top1_of_each):
-        names = [f"optimizer {index}" for index in range(len(top1_of_each))]
-        described = {"p": "2", "learning_rate": 0.1, "weight_decay": 0, "p_by_epoch": [2.0]}
-        return {
-            "settings": {
-                "model": "m",
-                "dataset": "d",
-                "batch_size": 1,
-                "epochs": 1,
-                "seeds": 3,
-                "optimizers": {name: {"label": name, **described} for name in names},
-            },
-            "environment": {"python": "1", "jax": "1", "flax": "1", "optax": "1", "machine": "m"},
-            "unfinished": [],
-            "runs": [
-                {
-                    "optimizer": name,
-                    "epochs": [
-                        {"train_nll": 0.1, "held_out_nll": 0.1, "held_out_top1": value, "seconds": 1.0}
-                    ],
-                }
-                for name, values in zip(names, top1_of_each, strict=True)
-                for value in values
-            ],
-        }
+@pytest.mark.parametrize("folder", ["compare", "tune"])
+def test_the_committed_tables_are_those_of_the_committed_records(folder):
+    runs = read(RESULTS / folder)
+    table = (RESULTS / folder / "table.md").read_text(encoding="utf-8")
+    if "tune" in folder:
+        assert table == tune.table(runs)
+    else:
+        assert table == report.markdown(runs)
+        assert table in (ROOT / "README.md").read_text(encoding="utf-8")
 
-    text = report.table(results([0.90, 0.92, 0.91], [0.905, 0.925, 0.91], [0.5, 0.51, 0.52]))
-    assert "The highest test top-1 is that of optimizer 1. Within noise of it" in text
-    assert "(95 % Welch interval): optimizer 0." in text
-    assert "| 91.00 ± 1.00 |" in text
-    equal = report.table(results([0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.8, 0.8, 0.8]))
-    assert "(95 % Welch interval): optimizer 1." in equal
-    assert "Within noise" not in report.table(results([0.9, 0.9, 0.9], [0.8, 0.8, 0.8]))
-    assert "From single runs no difference can be told" in report.table(results([0.9], [0.8]))
+
+@pytest.mark.parametrize(("folder", "dataset"), TUNED)
+def test_the_presets_are_what_tune_chose(folder, dataset):
+    chosen = tune.choose(read(RESULTS / folder))
+    assert chosen
+    for tuned in chosen:
+        (preset,) = [
+            row
+            for row in presets(dataset, tuned.model, tuned.optimizer, "lpoptax")
+            if row.get("p") == tuned.p
+        ]
+        named = {name: getattr(tuned, name) for name in (*tune.TUNED, "batch_size")}
+        assert named.items() <= preset.items()
 
 
 @pytest.mark.parametrize(
@@ -318,17 +315,47 @@ def test_the_report_says_when_a_difference_is_within_noise():
     [
         ([], "the following arguments are required: JOB"),
         (["train"], "invalid choice: 'train'"),
-        (["compare", "--optimizer", "adam"], "invalid choice: 'adam'"),
-        (["compare", "--epoch"], "expected one argument"),
-        (["compare", "--epochs", "0"], "must be a whole number from 1 to 100000, got '0'"),
-        (["compare", "--epochs", "99999999999999999999"], "must be a whole number from 1 to 100000"),
-        (["compare", "--seeds", "two"], "must be a whole number from 1 to 100000, got 'two'"),
+        (["compare", "--optimizer", "adagrad"], "invalid choice: 'adagrad'"),
+        (["compare", "--epoch"], "expected 1 argument"),
+        (["compare", "--epochs", "0"], "must be a whole number from 1 to 100000000, got '0'"),
+        (["compare", "--epochs", "99999999999999999999"], "must be a whole number from 1 to 100000000"),
+        (["compare", "--seeds", "two"], "must be a whole number from 1 to 100000000, got 'two'"),
         (["compare", "--output", ""], "must name a folder, got nothing"),
         (["compare", "--colour", "red"], "unrecognized arguments: --colour red"),
+        (["images", "--dataset", "mnist"], "argument --dataset: invalid choice: 'mnist'"),
+        (["images", "--model", "resnet9"], "argument --model: invalid choice: 'resnet9'"),
+        (["images", "--optimizer", "adagrad"], "argument --optimizer: invalid choice: 'adagrad'"),
+        (["images", "--paper", "adam"], "argument --paper: invalid choice: 'adam'"),
+        (["images", "--learning-rate", "-1"], "must be a number above 0, got '-1'"),
+        (["images", "--p", "1"], "must be a number above 1, got '1'"),
+        (["images", "--p", "1.5"], "lpsgdm: p_max"),
+        (["images", "--seed", "-1"], "must be a whole number from 0 to 100000000, got '-1'"),
+        (["images", "--optimizer", "adamw", "--p", "3"], "--p has no effect on adamw"),
+        (["images", "--optimizer", "sgd"], "no preset for sgd with resnet8 on digits: name --batch-size, "),
+        (
+            ["images", "--paper", "stacey"],
+            "there is no preset of --paper stacey for lpsgdm with resnet8 on digits",
+        ),
+        (
+            ["images", "--batch-size", "1208"],
+            "a batch of 1208 is more than the 1200 training images of digits",
+        ),
+        (
+            ["images", "--dataset", "cifar10", "--model", "resnet18", "--data-dir", "/nowhere"],
+            "cifar10 is not in",
+        ),
     ],
 )
-def test_a_wrong_option_is_one_clear_line(arguments, message, capsys):
+def test_a_wrong_option_is_one_clear_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert message in error_of(capsys, arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_one_clear_line(capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "all_devices", training.all_devices)
+    line = error_of(capsys, ["images", "--batch-size", "33"])
+    assert line.endswith("error: a batch of 33 cannot be divided over 8 devices: name a multiple of 8")
 
 
 def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path, capsys):
@@ -339,49 +366,61 @@ def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path, capsys)
     assert "file is a file, not a folder" in error_of(capsys, [*QUICK, "--output", tmp_path / "file"])
 
 
-def test_results_of_other_settings_are_never_overwritten(tmp_path, capsys):
+def test_runs_of_other_settings_stand_beside_each_other(tmp_path):
     main([*QUICK, "--output", str(tmp_path)])
-    before = (tmp_path / "results.json").read_text()
-    capsys.readouterr()
-    line = error_of(capsys, [*QUICK, "--epochs", "2", "--output", tmp_path])
-    assert "holds other results: settings.epochs is 1 there and 2 here; name another folder" in line
-    assert (tmp_path / "results.json").read_text() == before
+    (first,) = read(tmp_path)
+    main([*QUICK[:3], "--epochs", "2", *QUICK[5:], "--output", str(tmp_path)])
+    assert len(read(tmp_path)) == 2
+    assert first in read(tmp_path)
 
 
 def test_results_of_other_versions_are_not_continued(tmp_path, capsys):
     main([*QUICK, "--output", str(tmp_path)])
-    results = json.loads((tmp_path / "results.json").read_text())
-    results["environment"]["jax"] = "0.0.1"
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    (record,) = tmp_path.glob("*.jsonl")
+    header = json.loads(record.read_text().splitlines()[0])
+    header["environment"]["jax"] = "0.0.1"
+    changed = json.dumps(header) + "\n"
+    record.write_text(changed)
     capsys.readouterr()
     line = error_of(capsys, [*QUICK, "--output", tmp_path])
-    assert "holds other results: environment.jax is '0.0.1' there and" in line
+    assert "is of another environment: jax is '0.0.1' there and" in line
+    assert record.read_text() == changed
 
 
-def test_a_job_does_not_continue_the_folder_of_another(tmp_path, capsys):
+def test_a_diverged_run_is_recorded_in_json_that_every_parser_reads(tmp_path):
+    folder = ResultsFolder(tmp_path)
+    run = folder.begin(digits("sgdm"), {"train": 900, "held_out": 300})
+    folder.add(run, {"epoch": 1, "train_nll": math.nan, "held_out_nll": math.inf, "held_out_top1": 0.1})
+    (record,) = tmp_path.iterdir()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    for line in record.read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    (read_again,) = read(tmp_path)
+    (epoch,) = read_again.epochs
+    assert math.isnan(epoch["train_nll"])
+    assert epoch["held_out_top1"] == 0.1
+
+
+@pytest.mark.parametrize("damage", ['{"settings": {', "[]", '{"epoch": 1}', '{"settings": {"p": 3}}', '"x"'])
+def test_a_damaged_record_is_never_overwritten(tmp_path, capsys, damage):
     main([*QUICK, "--output", str(tmp_path)])
-    before = (tmp_path / "results.json").read_text()
+    (record,) = tmp_path.glob("*.jsonl")
+    record.write_text(damage)
     capsys.readouterr()
-    # All settings of tune are equal here; compare has one more.
-    line = error_of(capsys, ["tune", "--seeds", "1", "--epochs", "1", "--output", tmp_path])
-    assert "holds other results: settings.optimizers is only there" in line
-    assert (tmp_path / "results.json").read_text() == before
+    line = error_of(capsys, [*QUICK, "--output", tmp_path])
+    assert f"{record} is damaged; remove it to run it again" in line
+    assert record.read_text() == damage
 
 
-@pytest.mark.parametrize("damage", ['{"settings": {', "[]", '{"runs": []}', '{"runs": [], "settings": 3}'])
-def test_a_damaged_results_file_is_never_overwritten(tmp_path, capsys, damage):
-    (tmp_path / "results.json").write_text(damage)
-    assert "results.json is damaged; name another folder" in error_of(capsys, [*QUICK, "--output", tmp_path])
-    assert (tmp_path / "results.json").read_text() == damage
-
-
-def test_the_help_explains_itself():
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "compare", "--help"],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    for word in ("digits", "--optimizers", "--seeds", "--epochs", "--output", "lpsgdm", "(default: 3)"):
-        assert word in run.stdout
+@pytest.mark.parametrize("job", ["", "compare", "images", "sweep", "tune", "report", "prepare"])
+def test_the_help_explains_itself(job, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*filter(None, [job]), "--help"])
+    assert stop.value.code == 0
+    help_text = capsys.readouterr().out
+    for word in ("usage: python -m benchmarks", "--help"):
+        assert word in help_text
+    assert "%(" not in help_text

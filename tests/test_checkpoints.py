@@ -1,5 +1,6 @@
 """Checkpoints: nothing is lost to a crash, and nothing wrong is continued."""
 
+import dataclasses
 import random
 import shutil
 import signal
@@ -16,9 +17,8 @@ from rich.console import Console
 
 from benchmarks.checkpoints import Checkpoints
 from benchmarks.interruption import interruption
-from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.recording import FolderError
-from tests.checkpointed_run import EPOCHS, LPSGDM, STEPS_PER_EPOCH, digest, finish, settings, start
+from tests.checkpointed_run import EPOCHS, LPSGDM, STEPS_PER_EPOCH, digest, finish, start
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-W", "error", "-m", "tests.checkpointed_run"]
@@ -80,15 +80,17 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, undisturbed):
     assert ignored >= 3
 
 
-def checkpoints(folder, run=None, **options):
-    return Checkpoints(
-        folder, run or settings(), **{"seconds_between": 0, "say": lambda line: None, **options}
-    )
+def checkpoints(folder, settings=LPSGDM, **options):
+    options = {"seconds_between": 0, "say": lambda line: None, **options}
+    return Checkpoints(folder, settings.plain(), **options)
 
 
 def first_epochs(folder, count):
     """Leaves the checkpoints of a run that stopped after some epochs."""
-    finish(start(checkpoints(folder), epochs=count))
+    run = start(checkpoints(folder))
+    for _ in range(count):
+        next(run)
+    run.close()
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, undisturbed):
@@ -180,33 +182,33 @@ def test_damage_to_all_checkpoints_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "model", "message"),
+    ("changes", "message"),
     [
-        (LPSGDM, "resnet8", "model is 'perceptron' there and 'resnet8' here"),
-        (OPTIMIZERS["sgdm"], "perceptron", "optimizer.label is 'LPSGDM' there and 'SGD with momentum' here"),
-        (LPSGDM._replace(p=8.0), "perceptron", "optimizer.p is '6 → 2' there and '8 → 2' here"),
-        (LPSGDM._replace(p_final=None), "perceptron", "optimizer.p is '6 → 2' there and '6' here"),
-        (
-            LPSGDM._replace(learning_rate=1.0),
-            "perceptron",
-            "optimizer.learning_rate is 0.01 there and 1.0 here",
-        ),
+        ({"model": "resnet8"}, "model is 'perceptron' there and 'resnet8' here"),
+        ({"optimizer": "sgdm", "p": None}, "optimizer is 'lpsgdm' there and 'sgdm' here"),
+        ({"p": 8.0}, "p is 6.0 there and 8.0 here"),
+        ({"learning_rate": 1.0}, "learning_rate is 0.01 there and 1.0 here"),
+        ({"epochs": 6}, "epochs is 5 there and 6 here"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"b1": 0.5}, "b1 is only here"),
     ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_the_checkpoints_of_another_run_are_refused(tmp_path, optimizer, model, message):
+def test_the_checkpoints_of_another_run_are_refused(tmp_path, changes, message):
     first_epochs(tmp_path, 1)
     (tmp_path / "4").mkdir()  # nor are they tidied up
-    other = checkpoints(tmp_path, settings(optimizer, model))
+    other = dataclasses.replace(LPSGDM, **changes)
     with pytest.raises(FolderError) as refused:
-        finish(start(other, optimizer=optimizer, model=model))
+        finish(start(checkpoints(tmp_path, other), other))
     assert str(refused.value) == f"{tmp_path} is of another run: {message}; name another folder"
     assert (tmp_path / "4").exists()
 
 
 def test_a_state_of_another_structure_is_refused(tmp_path):
     first_epochs(tmp_path, 1)
+    other = dataclasses.replace(LPSGDM, optimizer="adamw", p=None)
     with pytest.raises(FolderError, match="3 has another state than this run; name another folder"):
-        finish(start(checkpoints(tmp_path), optimizer=OPTIMIZERS["adamw"]))
+        finish(start(checkpoints(tmp_path), other))
 
 
 def assert_fails_before_training(folder, message):
@@ -226,12 +228,6 @@ def test_a_disk_that_lets_no_file_grow_fails_before_training(tmp_path):
     assert f"FolderError: cannot write a checkpoint to {tmp_path}: " in run.stderr
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="checkpoints must be None where several processes train"):
-        next(start(checkpoints(tmp_path)))
-
-
 def test_a_folder_that_cannot_be_made_fails_before_training(tmp_path):
     (tmp_path / "file").touch()
     assert_fails_before_training(tmp_path / "file" / "run", "cannot write to the folder .*: Not a directory")
@@ -246,7 +242,8 @@ def test_a_disk_that_fails_later_does_not_stop_the_training(tmp_path, undisturbe
     (tmp_path / "run").touch()
     _, state = finish(run)
     assert digest(state) == digest(undisturbed[1])
-    assert len(said) == LAST_STEP - STEPS_PER_EPOCH + 1  # at the end, too
+    # After each step and each epoch, and at the end.
+    assert len(said) == LAST_STEP - STEPS_PER_EPOCH + EPOCHS + 1
     for line in said:
         assert line.startswith("No checkpoint of step ")
         assert line.endswith(". The last one is of step none.")
@@ -297,7 +294,7 @@ def test_an_interrupted_run_saves_the_step_it_was_at(tmp_path, number, undisturb
         signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             next(run)
-    assert newest(tmp_path) == STEPS_PER_EPOCH + 1
+    assert newest(tmp_path) == STEPS_PER_EPOCH
     assert digest(finish(start(checkpoints(tmp_path)))[1]) == digest(undisturbed[1])
 
 

@@ -1,0 +1,69 @@
+"""The picture of a comparison: what was measured at each epoch, and the p of each optimizer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from benchmarks.recording import Run
+from benchmarks.settings import Settings
+
+STYLES = ("-", "--", ":")  # a cycle of ten colors each.
+
+
+def curves(runs: Mapping[Settings, list[Run]], labels: Mapping[Settings, str], title: str) -> Figure:
+    """Returns train NLL and held-out error by epoch, with a band of one standard deviation, and p."""
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    by_p: dict[tuple[float, ...], list[dict[str, Any]]] = {}
+    for index, (setting, same) in enumerate(runs.items()):
+        style = {"color": f"C{index % 10}", "linestyle": STYLES[index // 10 % 3], "label": labels[setting]}
+        _band(axes[0], _values(same, "train_nll"), style)
+        _band(axes[1], 100 * (1 - _values(same, "held_out_top1")), style)
+        p = tuple(epoch.get("p", np.nan) for epoch in same[0].epochs)
+        if not np.isnan(p).all():
+            by_p.setdefault(p, []).append(style)
+    for p, styles in by_p.items():
+        # What several share is grey, as none of them is above.
+        shared = {**styles[0], "label": ", ".join(style["label"] for style in styles)}
+        if len(styles) > 1:
+            shared |= {"color": "grey", "linestyle": "-"}
+        axes[2].plot(range(1, len(p) + 1), p, marker="o", markersize=3, **shared)
+    if any(len(styles) > 1 for styles in by_p.values()):
+        axes[2].legend(fontsize="small")
+    _label(axes, next(iter(runs)))
+    figure.suptitle(title, fontsize="medium")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def _label(axes: Any, setting: Settings) -> None:
+    axes[0].set(ylabel="train NLL")
+    axes[1].set(ylabel=f"{setting.held_out} error, %")
+    for axis in axes[:2]:
+        if not any(np.any(np.isfinite(y) & (y > 0)) for y in (line.get_ydata() for line in axis.lines)):
+            continue  # nothing has a logarithm: all runs diverged, or none errs.
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axes[2].set(ylabel="p, end of epoch", xlabel="epoch")
+    axes[2].xaxis.get_major_locator().set_params(integer=True)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+
+
+def _values(runs: list[Run], name: str) -> np.ndarray:
+    return np.array([[epoch[name] for epoch in run.epochs] for run in runs])
+
+
+def _band(axis: Any, values: np.ndarray, style: dict[str, Any]) -> None:
+    mean = values.mean(axis=0)
+    with np.errstate(invalid="ignore"):  # the spread of what diverged to infinity.
+        std = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros_like(mean)
+    epochs = range(1, len(mean) + 1)
+    axis.plot(epochs, mean, marker="o", markersize=3, **style)
+    # A band that reaches zero has no bottom on a logarithmic axis.
+    axis.fill_between(epochs, np.maximum(mean - std, mean / 3), mean + std, color=style["color"], alpha=0.1)
