@@ -1,32 +1,33 @@
 """Options, and errors of one line."""
 
-import argparse
 import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 from rich.console import Console
 
 from benchmarks import datasets, jobs
 from benchmarks.datasets import DataError
-from benchmarks.models import MODELS
-from benchmarks.optimizers import OPTIMIZERS
+from benchmarks.options import (
+    Parser,
+    add_data_dir,
+    add_optimizers,
+    add_output,
+    add_running,
+    add_seeds,
+    add_settings,
+    add_workload,
+    count,
+    folder,
+    whole_number,
+)
 from benchmarks.recording import FolderError
-from benchmarks.selection import option
-from benchmarks.settings import CHOICES, PAPERS, SettingsError
+from benchmarks.settings import SettingsError
 
-LARGEST = 100_000_000
 Add = Callable[..., Any]
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _join(place: list[str], parser: _Parser) -> None:
+def _join(place: list[str], parser: Parser) -> None:
     """Connects the processes."""
     text = " ".join(place)
     if not re.fullmatch(r"(\S+:\d+ \d+ \d+)?", text):
@@ -64,8 +65,8 @@ def _join(place: list[str], parser: _Parser) -> None:
         parser.error(f"argument --distributed: {' '.join(str(error).split())}")
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmarks",
         description="Train networks with lpoptax's optimizers and Optax's, and compare them.",
         epilog="Start with: python -m benchmarks compare (about two minutes on two CPU cores)",
@@ -81,8 +82,8 @@ def _parser() -> _Parser:
     return parser
 
 
-def _job(add: Add, name: str, run: Callable[..., None], summary: str, description: str) -> _Parser:
-    job: _Parser = add(name, help=summary, description=description)
+def _job(add: Add, name: str, run: Callable[..., None], summary: str, description: str) -> Parser:
+    job: Parser = add(name, help=summary, description=description)
     job.set_defaults(run=run, name=name)
     return job
 
@@ -97,13 +98,13 @@ def _add_compare(add: Add) -> None:
         "settings, with several seeds. Ends with a table and writes it, the learning curves and "
         "machine-readable results to a folder.",
     )
-    _add_optimizers(job, jobs.COMPARED, several=True)
-    _add_counts(job, 3)
+    add_optimizers(job, jobs.COMPARED, several=True)
+    add_seeds(job, 3)
     job.add_argument(
-        "--epochs", type=_whole_number, nargs=1, metavar="N", help="passes over the data (default: 20)"
+        "--epochs", type=whole_number, nargs=1, metavar="N", help="passes over the data (default: 20)"
     )
-    _add_data_dir(job)
-    _add_output(job)
+    add_data_dir(job)
+    add_output(job)
 
 
 def _add_images(add: Add) -> None:
@@ -116,17 +117,17 @@ def _add_images(add: Add) -> None:
         "this combination, if one has; any of them may be named instead. Repeated with the same --output, "
         "a run that was cut off continues.",
     )
-    _add_workload(job)
-    _add_optimizers(job, ["lpsgdm"], several=False)
-    _add_settings(job, several=False)
+    add_workload(job)
+    add_optimizers(job, ["lpsgdm"], several=False)
+    add_settings(job, several=False)
     job.add_argument(
         "--seed",
-        type=_count,
+        type=count,
         default=0,
         metavar="N",
         help="of the initial parameters, the order of the images and their augmentation (default: 0)",
     )
-    _add_running(job)
+    add_running(job)
 
 
 def _add_sweep(add: Add) -> None:
@@ -139,11 +140,11 @@ def _add_sweep(add: Add) -> None:
         "report. What is finished in the folder is not run again; several jobs may share the work, "
         "each taking runs that no other is about.",
     )
-    _add_workload(job)
-    _add_optimizers(job, None, several=True)
-    _add_settings(job, several=True)
-    _add_counts(job, 5)
-    _add_running(job)
+    add_workload(job)
+    add_optimizers(job, None, several=True)
+    add_settings(job, several=True)
+    add_seeds(job, 5)
+    add_running(job)
 
 
 def _add_tune(add: Add) -> None:
@@ -156,17 +157,17 @@ def _add_tune(add: Add) -> None:
         "of the LPSGDM paper or the values named, and show the best of each. A part of the training "
         "images is held out for that; the test images take no part.",
     )
-    _add_workload(job)
-    _add_optimizers(job, None, several=True)
-    _add_settings(job, several=True, but=["held_out"])
-    _add_counts(job, 1)
+    add_workload(job)
+    add_optimizers(job, None, several=True)
+    add_settings(job, several=True, but=["held_out"])
+    add_seeds(job, 1)
     job.add_argument(
         "--trials",
-        type=_whole_number,
+        type=whole_number,
         metavar="N",
         help="how many settings to draw from the grid, the same for each (default: all)",
     )
-    _add_running(job)
+    add_running(job)
 
 
 def _add_time(add: Add) -> None:
@@ -178,11 +179,11 @@ def _add_time(add: Add) -> None:
         "Train two epochs with each optimizer and show the speed of the second, the share of it spent "
         "waiting for data, and the share of a step spent in the optimizer.",
     )
-    _add_workload(job)
-    _add_optimizers(job, None, several=True)
-    _add_settings(job, several=True, but=["epochs", "warmup_steps", "held_out"])
-    _add_data_dir(job)
-    _add_output(job, "folder to write the table to, too")
+    add_workload(job)
+    add_optimizers(job, None, several=True)
+    add_settings(job, several=True, but=["epochs", "warmup_steps", "held_out"])
+    add_data_dir(job)
+    add_output(job, "folder to write the table to, too")
 
 
 def _add_report(add: Add) -> None:
@@ -196,10 +197,10 @@ def _add_report(add: Add) -> None:
     )
     job.add_argument("folder", type=Path, metavar="DIR", help="a folder with results, or a file of them")
     job.add_argument(
-        "--at", type=_whole_number, nargs="+", metavar="EPOCH", help="epochs to tabulate (default: the last)"
+        "--at", type=whole_number, nargs="+", metavar="EPOCH", help="epochs to tabulate (default: the last)"
     )
-    _add_optimizers(job, None, several=True)
-    _add_output(job, "folder for the table and the curves (default: DIR)")
+    add_optimizers(job, None, several=True)
+    add_output(job, "folder for the table and the curves (default: DIR)")
 
 
 def _add_prepare(add: Add) -> None:
@@ -215,153 +216,6 @@ def _add_prepare(add: Add) -> None:
         "dataset", choices=datasets.NAMES, metavar="NAME", help=f"one of {', '.join(datasets.NAMES)}"
     )
     job.add_argument(
-        "--source", type=_folder, metavar="DIR", help="folder with the files as they are published"
+        "--source", type=folder, metavar="DIR", help="folder with the files as they are published"
     )
-    _add_data_dir(job)
-
-
-def _add_workload(job: _Parser) -> None:
-    job.add_argument(
-        "--dataset",
-        choices=datasets.NAMES,
-        default="digits",
-        metavar="NAME",
-        help=f"one of {', '.join(datasets.NAMES)} (default: digits)",
-    )
-    job.add_argument(
-        "--model",
-        choices=list(MODELS),
-        default="resnet8",
-        metavar="NAME",
-        help=f"one of {', '.join(MODELS)} (default: resnet8)",
-    )
-    job.add_argument(
-        "--paper",
-        choices=PAPERS,
-        metavar="NAME",
-        help=f"whose settings to take, of {', '.join(PAPERS)} (default: the first that has some)",
-    )
-
-
-def _add_optimizers(job: _Parser, default: Sequence[str] | None, *, several: bool) -> None:
-    shown = "those that have a preset" if default is None else " ".join(default)
-    job.add_argument(
-        "--optimizers" if several else "--optimizer",
-        dest="optimizers",
-        nargs="+" if several else 1,
-        choices=list(OPTIMIZERS),
-        default=default and list(default),
-        metavar="NAME",
-        help=f"of {', '.join(OPTIMIZERS)} (default: {shown})",
-    )
-
-
-def _add_settings(job: _Parser, *, several: bool, but: Sequence[str] = ()) -> None:
-    values = ", each with one value or more" if several else ""
-    group = job.add_argument_group(f"settings that replace those of the preset{values}")
-    for name, (kind, text) in SETTINGS.items():
-        if name not in but:
-            choices = CHOICES.get(name)
-            more = f": {' or '.join(choices)}" if choices else ""
-            group.add_argument(
-                f"--{option(name)}",
-                type=kind,
-                choices=choices,
-                nargs="+" if several else 1,
-                metavar="X",
-                help=text + more,
-            )
-
-
-def _add_counts(job: _Parser, default: int) -> None:
-    job.add_argument(
-        "--seeds",
-        type=_whole_number,
-        default=default,
-        metavar="N",
-        help=f"how many runs of each setting, from different initial parameters (default: {default})",
-    )
-
-
-def _add_running(job: _Parser) -> None:
-    _add_data_dir(job)
-    _add_output(job)
-    job.add_argument(
-        "--distributed",
-        nargs="*",
-        metavar="X",
-        help="train in several processes together, each started with this command: on a cluster that JAX "
-        "knows without more, elsewhere with ADDRESS:PORT of the first process, their number, and the "
-        "number of this one, from 0; --output must be a folder that all see",
-    )
-
-
-def _add_data_dir(job: _Parser) -> None:
-    job.add_argument(
-        "--data-dir",
-        type=_folder,
-        metavar="DIR",
-        help="where TensorFlow Datasets keeps its data (default: its own, ~/tensorflow_datasets)",
-    )
-
-
-def _add_output(job: _Parser, text: str | None = None) -> None:
-    text = text or "folder for the results; one that holds some is continued (default: runs/JOB-DATE-TIME)"
-    job.add_argument("--output", type=_folder, metavar="DIR", help=text)
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= LARGEST):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {LARGEST}, got {text!r}")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) <= LARGEST):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {LARGEST}, got {text!r}")
-    return int(text)
-
-
-def _number(allowed: Callable[[float], bool], text: str) -> Callable[[str], float]:
-    """Returns a function that reads a number, and refuses one that is not as `text` tells."""
-
-    def read(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not allowed(number):
-            raise argparse.ArgumentTypeError(f"must be a number {text}, got {value!r}")
-        return number
-
-    return read
-
-
-def _folder(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("must name a folder, got nothing")
-    return Path(text)
-
-
-_positive = _number(lambda x: 0 < x < float("inf"), "above 0")
-_not_negative = _number(lambda x: 0 <= x < float("inf"), "from 0")
-_rate = _number(lambda x: 0 <= x < 1, "from 0 to below 1")
-
-SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "batch_size": (_whole_number, "images in a batch, over all devices"),
-    "epochs": (_whole_number, "passes over the training images"),
-    "learning_rate": (_positive, "the peak"),
-    "weight_decay": (_not_negative, "added to the gradient for SGD and Adam, decoupled for the others"),
-    "p": (_number(lambda x: x > 1, "above 1"), "the norm; LPSGD and LPSGDM lower it to 2"),
-    "anneal": (str, "when LPSGD and LPSGDM change p"),
-    "b1": (_rate, "decay rate of the momentum"),
-    "b2": (_rate, "decay rate of the second moment, or of the momentum that is kept"),
-    "eps": (_not_negative, "added to avoid a division by 0"),
-    "alpha": (_positive, "step of STACEY's mirror descent"),
-    "tau": (_number(lambda x: 0 <= x <= 1, "from 0 to 1"), "STACEY's coupling"),
-    "schedule": (str, "of the learning rate"),
-    "warmup_steps": (_count, "steps in which the learning rate rises (default: a twentieth of all)"),
-    "decay": (str, "what the weight decay acts on"),
-    "dtype": (str, "what the model computes in"),
-    "held_out": (str, "images to evaluate on; those for validation are left out of the training"),
-}
+    add_data_dir(job)
