@@ -30,6 +30,8 @@ def prepare(name: str, *, data_dir: Path | None = None, source: Path | None = No
     with the files as they are published, which ImageNet needs and the others can do without.
     """
     builder = find(name, data_dir)
+    if source is not None and name == digits.Digits.name:
+        raise DataError("the digits come with scikit-learn: they take no --source")
     if not is_prepared(builder):
         if name != digits.Digits.name:
             _require_tensorflow(name)

@@ -121,6 +121,14 @@ class ResultsFolder:
                 unfinished.unlink()
             raise FolderError.of(self.path, error) from error
 
+    def remove(self, *files: str) -> None:
+        """Removes files, if they are there."""
+        try:
+            for file in files:
+                (self.path / file).unlink(missing_ok=True)
+        except OSError as error:
+            raise FolderError.of(self.path, error) from error
+
     def _write(self, run: Run) -> Run:
         header = {"settings": run.settings.plain(), "environment": run.environment, "images": run.images}
         lines = [

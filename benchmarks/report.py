@@ -4,23 +4,31 @@ import csv
 import dataclasses
 import io
 import itertools
-import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
+from benchmarks.comparison import (
+    WORKLOAD,
+    Workload,
+    best_of,
+    interval,
+    labels,
+    seeds,
+    top1,
+    varying,
+    verdict,
+    workloads,
+)
 from benchmarks.curves import curves
-from benchmarks.optimizers import OPTIMIZERS, label, p_text, position
+from benchmarks.optimizers import OPTIMIZERS, label, p_text
 from benchmarks.recording import ResultsFolder, Run
 from benchmarks.settings import Settings, presets
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 SHOWN = ("learning_rate", "weight_decay")
-WORKLOAD = ("dataset", "model", "batch_size", "epochs", "held_out")
 SIZES = {
     "cifar10": {"train": 50_000, "held_out": 10_000},
     "cifar100": {"train": 50_000, "held_out": 10_000},
@@ -28,36 +36,6 @@ SIZES = {
 }
 VERBS = {"test": "test", "validation": "validate"}
 PACKAGES = ("python", "jax", "flax", "optax")
-
-
-class Workload(NamedTuple):
-    """What is compared: the runs of each setting, by setting without its seed, all of one task."""
-
-    images: dict[str, int]
-    settings: list[Settings]
-    runs: dict[Settings, list[Run]]  # the finished ones.
-    unfinished: list[Run]
-
-    @property
-    def first(self) -> Settings:
-        """Returns a setting, for what is the same in all."""
-        return self.settings[0]
-
-
-def workloads(runs: list[Run]) -> list[Workload]:
-    """Returns the runs by what they are to be compared on, in the order in which optimizers are listed."""
-    found: dict[tuple[Any, ...], Workload] = {}
-    for run in sorted(runs, key=lambda run: position(run.settings)):
-        kind = (*(getattr(run.settings, name) for name in WORKLOAD), *run.images.values())
-        workload = found.setdefault(kind, Workload(run.images, [], {}, []))
-        setting = dataclasses.replace(run.settings, seed=0)
-        if setting not in workload.settings:
-            workload.settings.append(setting)
-        if run.finished:
-            workload.runs.setdefault(setting, []).append(run)
-        else:
-            workload.unfinished.append(run)
-    return list(found.values())
 
 
 def show(runs: list[Run], console: Console, at: list[int] | None = None) -> None:
@@ -78,11 +56,13 @@ def write(folder: ResultsFolder, runs: list[Run], at: list[int] | None = None) -
     folder.write_text("table.md", markdown(runs, at))
     names = ["table.md"]
     all_workloads = [workload for workload in workloads(runs) if workload.runs]
+    if len(all_workloads) > 1:  # the names of one alone would now mislead.
+        folder.remove("table.csv", "curves.png", "curves.svg")
     for workload, suffix in zip(all_workloads, _suffixes(all_workloads), strict=True):
         first = workload.first
         folder.write_text(f"table{suffix}.csv", _csv(*tabulate(workload, at)))
         figure = curves(
-            workload.runs, _labels(workload), f"{first.model} on {first.dataset}. {_seeds(workload)}"
+            workload.runs, labels(workload), f"{first.model} on {first.dataset}. {seeds(workload)}"
         )
         names.append(f"table{suffix}.csv")
         for kind in ("png", "svg"):
@@ -128,9 +108,9 @@ def _csv(columns: list[str], rows: list[list[str]]) -> str:
 def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str], list[list[str]]]:
     """Returns the names of the columns, and a row for each setting of which a run has finished."""
     epochs = [epoch for epoch in at or [workload.first.epochs] if epoch <= workload.first.epochs]
-    more = [name for name in _varying(workload.settings) if name not in ("optimizer", "p", *SHOWN)]
+    more = [name for name in varying(workload.settings) if name not in ("optimizer", "p", *SHOWN)]
     test = f"{workload.first.held_out} top-1, %"
-    best = _best(workload)
+    best = best_of(workload)
     columns = ["optimizer", "p", "learning rate", "weight decay", *(name.replace("_", " ") for name in more)]
     rows = [
         [
@@ -160,21 +140,8 @@ def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str]
         for row, setting in zip(rows, workload.runs, strict=True):
             compared = setting != best and len(workload.runs[setting]) > 1
             other = "best" if setting == best else "one seed"
-            row.append(_interval(_top1(workload, setting), _top1(workload, best)) if compared else other)
+            row.append(interval(top1(workload, setting), top1(workload, best)) if compared else other)
     return columns, rows
-
-
-def _varying(settings: list[Settings]) -> list[str]:
-    """Returns the names of what differs between settings of the same optimizer."""
-    names = [field.name for field in dataclasses.fields(Settings)]
-    by_optimizer: dict[str, list[Settings]] = {}
-    for setting in settings:
-        by_optimizer.setdefault(setting.optimizer, []).append(setting)
-    return [
-        name
-        for name in names
-        if any(len({getattr(one, name) for one in same}) > 1 for same in by_optimizer.values())
-    ]
 
 
 def _published(setting: Settings, images: dict[str, int], epoch: int) -> dict[str, str]:
@@ -205,10 +172,10 @@ def explain(workload: Workload) -> str:
     """Returns how to read the table, and what it shows."""
     first = workload.first
     return (
-        f"{_seeds(workload)}, after {first.epochs} epochs of {first.model} on {first.dataset} "
+        f"{seeds(workload)}, after {first.epochs} epochs of {first.model} on {first.dataset} "
         f"({workload.images['train']:,} images to train on, {workload.images['held_out']:,} to "
         f"{VERBS[first.held_out]}) with batches of {first.batch_size}. "
-        f"{_verdict(workload)}{_unfinished(workload)} {_measured_with(workload)}"
+        f"{verdict(workload)}{_unfinished(workload)} {_measured_with(workload)}"
     )
 
 
@@ -222,57 +189,6 @@ def _measured_with(workload: Workload) -> str:
     return f"Measured with {'; and with '.join(texts)}."
 
 
-def _top1(workload: Workload, setting: Settings) -> list[float]:
-    return [100 * run.epochs[-1]["held_out_top1"] for run in workload.runs[setting]]
-
-
-def _mean_top1(workload: Workload, setting: Settings) -> float:
-    return float(np.mean(_top1(workload, setting)))
-
-
-def _labels(workload: Workload) -> dict[Settings, str]:
-    """Returns a name for each setting, with what sets it apart from others of its optimizer."""
-    more = [name for name in _varying(workload.settings) if name not in ("optimizer", "p")]
-    return {
-        setting: ", ".join(
-            [
-                label(setting),
-                *(f"{name.replace('_', ' ')} {getattr(setting, name)}" for name in more),
-            ]
-        )
-        for setting in workload.settings
-    }
-
-
-def _best(workload: Workload) -> Settings | None:
-    """Returns the setting with the highest top-1, if there is another to compare it with."""
-    several = [setting for setting, runs in workload.runs.items() if len(runs) > 1]
-    if len(several) < 2:
-        return None
-    return max(several, key=lambda setting: _mean_top1(workload, setting))
-
-
-def _verdict(workload: Workload) -> str:
-    """Returns who came first, and from whom that cannot be told apart."""
-    if not workload.runs:
-        return "No run has finished."
-    best, labels = _best(workload), _labels(workload)
-    top = best or max(workload.runs, key=lambda setting: _mean_top1(workload, setting))
-    verdict = f"The highest {workload.first.held_out} top-1 is that of {labels[top]}."
-    if len(workload.runs) < 2:
-        return verdict
-    if best is None:
-        return f"{verdict} From single runs no difference can be told from noise."
-    tied = [
-        labels[setting]
-        for setting, runs in workload.runs.items()
-        if setting != best and len(runs) > 1 and not _differs(_top1(workload, setting), _top1(workload, best))
-    ]
-    if tied:
-        verdict += f" Within noise of it (95 % Welch interval): {', '.join(tied)}."
-    return verdict
-
-
 def _unfinished(workload: Workload) -> str:
     """Says how far the runs are that have not finished."""
     return "".join(
@@ -284,37 +200,7 @@ def _unfinished(workload: Workload) -> str:
     )
 
 
-def _welch(a: list[float], b: list[float]) -> tuple[float, float]:
-    """Returns the 95 % interval of the difference of means."""
-    if np.ptp(a) == np.ptp(b) == 0:
-        return (a[0] - b[0],) * 2
-    with warnings.catch_warnings():
-        # Seeds that agree in every image: their variance of 0 is right.
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    return float(interval.low), float(interval.high)
-
-
-def _differs(a: list[float], b: list[float]) -> bool:
-    low, high = _welch(a, b)
-    return low > 0 or high < 0
-
-
-def _interval(a: list[float], b: list[float]) -> str:
-    low, high = _welch(a, b)
-    return f"{low:+.2f} to {high:+.2f}"
-
-
 def _mean_std(values: list[float], spec: str) -> str:
     with np.errstate(invalid="ignore"):  # the spread of what diverged to infinity.
         spread = f" ± {np.std(values, ddof=1):{spec}}" if len(values) > 1 else ""
     return f"{np.mean(values):{spec}}{spread}"
-
-
-def _seeds(workload: Workload) -> str:
-    """Says over how many seeds the figures are means, and whether some are missing."""
-    counts = sorted({len(runs) for runs in workload.runs.values()})
-    if not counts or counts == [1]:
-        return "One seed"
-    numbers = " to ".join(map(str, [counts[0], counts[-1]][: len(counts)]))
-    return f"Mean ± standard deviation over {numbers} seeds"

@@ -49,7 +49,7 @@ def _of_optimizer(
     combinations = [dict(zip(own, values, strict=True)) for values in itertools.product(*own.values())]
     names = {"dataset": dataset, "model": model, "optimizer": optimizer}
     return [
-        _complete({**takes, **row, **names, **combination}, paper)
+        _complete({**takes, **_without_warmup(row, combination), **names, **combination}, paper)
         for combination in combinations
         for row in _rows_with(rows, combination.get("p"))
     ]
@@ -59,6 +59,15 @@ def _rows_with(rows: list[dict[str, Any]], p: float | None) -> list[dict[str, An
     if p is None:
         return rows
     return [row for row in rows if row.get("p") == p] or rows[:1]
+
+
+def _without_warmup(row: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """Returns the preset without its warm-up where a constant learning rate is asked for."""
+    if named.get("schedule") != "constant":
+        return row
+    if named.get("warmup_steps"):
+        raise SettingsError("--warmup-steps has no effect on --schedule constant")
+    return {name: value for name, value in row.items() if name != "warmup_steps"}
 
 
 def _complete(values: dict[str, Any], paper: str | None) -> Settings:

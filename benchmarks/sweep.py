@@ -13,10 +13,11 @@ from rich.console import Console
 from benchmarks.checkpoints import Checkpoints
 from benchmarks.datasets import Dataset, load
 from benchmarks.optimizers import label, schedules
+from benchmarks.program import steps_per_epoch
 from benchmarks.progress import Display, changing_at
 from benchmarks.recording import ResultsFolder, Run, name
 from benchmarks.settings import Settings
-from benchmarks.training import all_devices, check, steps_per_epoch, train
+from benchmarks.training import all_devices, check, train
 
 Interrupted = Callable[[], bool]
 

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from benchmarks.batches import training_batches
 from benchmarks.datasets import Dataset
 from benchmarks.optimizers import label
+from benchmarks.program import Program, TrainState, compiled_step, start
 from benchmarks.recording import environment
 from benchmarks.settings import Settings
-from benchmarks.training import Program, TrainState, compiled_step, start, train
+from benchmarks.training import train
 
 ROUNDS, WARM_UP = 30, 3
 

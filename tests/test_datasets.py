@@ -338,6 +338,12 @@ def test_a_file_that_is_not_in_the_source_is_named(name, file, tmp_path):
     assert one_line(error).startswith(f"{tmp_path / file} is missing: --source DIR names a folder")
 
 
+def test_the_digits_take_no_source(tmp_path):
+    with pytest.raises(DataError) as error:
+        prepare("digits", data_dir=tmp_path, source=tmp_path)
+    assert one_line(error) == "the digits come with scikit-learn: they take no --source"
+
+
 def test_imagenet_is_not_downloaded(tmp_path):
     with pytest.raises(DataError) as error:
         prepare("imagenet2012", data_dir=tmp_path)

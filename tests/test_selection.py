@@ -93,6 +93,14 @@ def test_imagenet_is_warmed_up_for_as_long_as_in_the_paper():
     assert (run.batch_size, run.epochs, run.warmup_steps) == (256, 90, 10_000)
 
 
+def test_a_constant_learning_rate_has_no_warm_up():
+    constant = {"schedule": ["constant"]}
+    assert one("imagenet2012", "resnet50", "stacey_p2", constant).warmup_steps is None
+    both = constant | {"warmup_steps": [5]}
+    line = refusal(*CIFAR, ["sgdm"], [0], both)
+    assert line == "--warmup-steps has no effect on --schedule constant"
+
+
 def test_a_paper_can_be_chosen():
     first, stacey = one(*CIFAR, "adamw"), one(*CIFAR, "adamw", paper="stacey")
     assert (first.learning_rate, first.weight_decay) == (0.001, 0.1)

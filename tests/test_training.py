@@ -10,7 +10,7 @@ from flax import nnx
 from jax._src.array import ArrayImpl
 from jax.sharding import AxisType
 
-from benchmarks import training
+from benchmarks import program, training
 from benchmarks.batches import training_batches
 from benchmarks.datasets import Dataset, load
 from benchmarks.models import MODELS, Layers, ResNet
@@ -163,7 +163,7 @@ def test_training_follows_the_formulas_in_float64(decay):
     settings, dataset = dataclasses.replace(SGD, decay=decay), digits()
     epochs, state = run_alone(settings, dataset)
     with jax.default_prng_impl("rbg"):
-        _, start = training.start(settings, dataset, mesh_of(1))
+        _, start = program.start(settings, dataset, mesh_of(1))
     params, seen = variables(start)
     batches = training_batches(dataset.train, 48, mesh_of(1), seed=settings.seed, start=0, stop=6)
     for epoch in epochs:
