@@ -131,6 +131,11 @@ def interval(a: list[float], b: list[float]) -> str:
     return f"{low:+.2f} to {high:+.2f}"
 
 
+def duration(settings: Settings) -> str:
+    """Says for how long a run trains."""
+    return "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+
+
 def seeds(workload: Workload) -> str:
     """Says over how many seeds the figures are means, and whether some are missing."""
     counts = sorted({len(runs) for runs in workload.runs.values()})

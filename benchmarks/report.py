@@ -14,6 +14,7 @@ from benchmarks.comparison import (
     WORKLOAD,
     Workload,
     best_of,
+    duration,
     interval,
     labels,
     seeds,
@@ -172,7 +173,7 @@ def explain(workload: Workload) -> str:
     """Returns how to read the table, and what it shows."""
     first = workload.first
     return (
-        f"{seeds(workload)}, after {first.epochs} epochs of {first.model} on {first.dataset} "
+        f"{seeds(workload)}, after {duration(first)} of {first.model} on {first.dataset} "
         f"({workload.images['train']:,} images to train on, {workload.images['held_out']:,} to "
         f"{VERBS[first.held_out]}) with batches of {first.batch_size}. "
         f"{verdict(workload)}{_unfinished(workload)} {_measured_with(workload)}"

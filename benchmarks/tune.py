@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from benchmarks.comparison import duration
 from benchmarks.optimizers import OPTIMIZERS, p_text, position
 from benchmarks.recording import Run
 from benchmarks.settings import Settings
@@ -95,7 +96,8 @@ def _explanation(runs: list[Run]) -> str:
     )
     first = runs[0].settings
     seeds = len({run.settings.seed for run in runs})
+    over = "from one seed" if seeds == 1 else f"mean over {seeds} seeds"
     return (
         f"Learning rates {rates} with weight decays {decays}; {first.model} on {first.dataset}, batches of "
-        f"{first.batch_size}, {first.epochs} epochs, ranked by the validation NLL, mean over {seeds} seed(s)."
+        f"{first.batch_size}, {duration(first)}, ranked by the validation NLL, {over}."
     )
