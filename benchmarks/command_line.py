@@ -98,7 +98,7 @@ def _add_compare(add: Add) -> None:
         "settings, with several seeds. Ends with a table and writes it, the learning curves and "
         "machine-readable results to a folder.",
     )
-    add_optimizers(job, jobs.COMPARED, several=True)
+    add_optimizers(job, jobs.COMPARED, several=True, choices=jobs.COMPARED)
     add_seeds(job, 3)
     job.add_argument(
         "--epochs", type=whole_number, nargs=1, metavar="N", help="passes over the data (default: 20)"
@@ -153,9 +153,9 @@ def _add_tune(add: Add) -> None:
         "tune",
         jobs.run_tune,
         "choose learning rate and weight decay on validation images",
-        "Try the same number of learning rates and weight decays with every optimizer, out of the grids "
-        "of the LPSGDM paper or the values named, and show the best of each. A part of the training "
-        "images is held out for that; the test images take no part.",
+        "Try the same number of learning rates and weight decays with every optimizer, of those "
+        "that the LPSGDM paper tried or of the values named, and show the best of each. A part of "
+        "the training images is held out for that; the test images take no part.",
     )
     add_workload(job)
     add_optimizers(job, None, several=True)

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from benchmarks.optimizers import label, position
+from benchmarks.optimizers import OPTIMIZERS, label, position
 from benchmarks.recording import Run
 from benchmarks.settings import Settings
 
+HYPERPARAMETERS = {"learning_rate", "weight_decay"}.union(*(one.takes for one in OPTIMIZERS.values()))
 WORKLOAD = ("dataset", "model", "batch_size", "epochs", "held_out")
 
 
@@ -45,16 +46,22 @@ def workloads(runs: list[Run]) -> list[Workload]:
 
 
 def varying(settings: list[Settings]) -> list[str]:
-    """Returns the names of what differs between settings of the same optimizer."""
-    names = [field.name for field in dataclasses.fields(Settings)]
+    """Returns the names of what differs: a hyperparameter between settings of the same optimizer."""
     by_optimizer: dict[str, list[Settings]] = {}
     for setting in settings:
         by_optimizer.setdefault(setting.optimizer, []).append(setting)
-    return [
-        name
-        for name in names
-        if any(len({getattr(one, name) for one in same}) > 1 for same in by_optimizer.values())
-    ]
+
+    def varies(name: str) -> bool:
+        groups = by_optimizer.values() if name in HYPERPARAMETERS else [settings]
+        return any(len({getattr(one, name) for one in group}) > 1 for group in groups)
+
+    return [field.name for field in dataclasses.fields(Settings) if varies(field.name)]
+
+
+def cells(setting: Settings, names: list[str]) -> list[str]:
+    """Returns the values of what varies as text."""
+    values = [getattr(setting, name) for name in names]
+    return ["default" if value is None else str(value) for value in values]
 
 
 def top1(workload: Workload, setting: Settings) -> list[float]:
@@ -69,13 +76,9 @@ def _mean_top1(workload: Workload, setting: Settings) -> float:
 def labels(workload: Workload) -> dict[Settings, str]:
     """Returns a name for each setting, with what sets it apart from others of its optimizer."""
     more = [name for name in varying(workload.settings) if name not in ("optimizer", "p")]
+    texts = [name.replace("_", " ") for name in more]
     return {
-        setting: ", ".join(
-            [
-                label(setting),
-                *(f"{name.replace('_', ' ')} {getattr(setting, name)}" for name in more),
-            ]
-        )
+        setting: ", ".join([label(setting), *map(" ".join, zip(texts, cells(setting, more), strict=True))])
         for setting in workload.settings
     }
 
@@ -94,7 +97,9 @@ def verdict(workload: Workload) -> str:
         return "No run has finished."
     best, names = best_of(workload), labels(workload)
     top = best or max(workload.runs, key=lambda setting: _mean_top1(workload, setting))
-    text = f"The highest {workload.first.held_out} top-1 is that of {names[top]}."
+    alone = [setting for setting, runs in workload.runs.items() if len(runs) < 2]
+    among = " of several seeds" if best and alone else ""
+    text = f"The highest {workload.first.held_out} top-1{among} is that of {names[top]}."
     if len(workload.runs) < 2:
         return text
     if best is None:

@@ -99,14 +99,16 @@ def prepare(options: Options, console: Console) -> None:
 
 def _select(options: Options, dataset: str, model: str, seeds: Sequence[int]) -> list[Settings]:
     named = {name: value for name in SETTINGS if isinstance(value := getattr(options, name, None), list)}
-    optimizers = list(dict.fromkeys(options.optimizers or _with_presets(dataset, model)))
-    return select(dataset, model, optimizers, seeds, named, paper=getattr(options, "paper", None))
+    paper = getattr(options, "paper", None)
+    optimizers = list(dict.fromkeys(options.optimizers or _with_presets(dataset, model, paper)))
+    return select(dataset, model, optimizers, seeds, named, paper=paper)
 
 
-def _with_presets(dataset: str, model: str) -> list[str]:
-    names = [name for name in OPTIMIZERS if presets(dataset, model, name)]
+def _with_presets(dataset: str, model: str, paper: str | None) -> list[str]:
+    names = [name for name in OPTIMIZERS if presets(dataset, model, name, paper)]
     if not names:
-        raise SettingsError(f"there is no preset for {model} on {dataset}: name --optimizers")
+        of_paper = "" if paper is None else f" of --paper {paper}"
+        raise SettingsError(f"there is no preset{of_paper} for {model} on {dataset}: name --optimizers")
     return names
 
 
@@ -143,6 +145,7 @@ def _report(folder: ResultsFolder, runs: list[Run], console: Console, at: Any = 
 
 
 def _show_tuned(folder: ResultsFolder, runs: list[Run], console: Console) -> None:
+    runs = [run for run in runs if run.settings.held_out == "validation"]
     finished = [run for run in runs if run.finished]
     text = tune.table(finished) if finished else "No setting has been tried.\n"
     if missing := len(runs) - len(finished):

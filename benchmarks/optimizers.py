@@ -84,8 +84,9 @@ def _stacey(primal: float | None, mirror: float | None) -> Build:
 
 def _own(settings: Settings, *names: str) -> tuple[Any, ...]:
     """Returns hyperparameters of the optimizer, or their defaults."""
-    values = {**OPTIMIZERS[settings.optimizer].takes, **settings.plain()}
-    return tuple(values[name] for name in names)
+    takes = OPTIMIZERS[settings.optimizer].takes
+    named = {name: getattr(settings, name) for name in names}
+    return tuple(takes[name] if value is None else value for name, value in named.items())
 
 
 def _defaults(*names: str, **others: float) -> dict[str, Any]:

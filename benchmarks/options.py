@@ -46,17 +46,19 @@ def add_workload(job: Parser) -> None:
     )
 
 
-def add_optimizers(job: Parser, default: Sequence[str] | None, *, several: bool) -> None:
+def add_optimizers(
+    job: Parser, default: Sequence[str] | None, *, several: bool, choices: Sequence[str] = tuple(OPTIMIZERS)
+) -> None:
     """Adds the choice of optimizers, or of one."""
     shown = "those that have a preset" if default is None else " ".join(default)
     job.add_argument(
         "--optimizers" if several else "--optimizer",
         dest="optimizers",
         nargs="+" if several else 1,
-        choices=list(OPTIMIZERS),
+        choices=choices,
         default=default and list(default),
         metavar="NAME",
-        help=f"of {', '.join(OPTIMIZERS)} (default: {shown})",
+        help=f"of {', '.join(choices)} (default: {shown})",
     )
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -61,23 +61,30 @@ class ResultsFolder:
         except OSError as error:
             raise FolderError.of(path, error) from error
 
-    def find(self, settings: Settings, images: dict[str, int]) -> Run | None:
-        """Returns the record of a run if there is one; refuses to continue that of other data or versions."""
-        run = next((run for run in read(self.path) if run.settings == settings), None)
-        if run is None:
-            return None
+    def find(self, runs: Mapping[Settings, dict[str, int]]) -> dict[Settings, Run]:
+        """Returns the records that there are of runs on so many images; refuses what cannot be continued."""
+        found = {run.settings: run for run in read(self.path) if run.settings in runs}
+        for settings, run in found.items():
+            self._check(run, runs[settings])
+        return found
+
+    def begin(self, settings: Settings, images: dict[str, int], known: Run | None = None) -> Run:
+        """Returns the record of a run: what is in its file, which may be new, or else what is known."""
         file = self.path / f"{name(settings)}.jsonl"
+        found = next(iter(read(file)), None) if file.exists() else known
+        if found is None:
+            return self._write(Run(settings, environment(), images, []))
+        self._check(found, images)
+        return found
+
+    def _check(self, run: Run, images: dict[str, int]) -> None:
+        """Refuses a record of other data, and to continue one of other versions."""
+        file = self.path / f"{name(run.settings)}.jsonl"
         if other := difference(images, run.images):
             raise FolderError(f"{file} is of other images: {other}; name another folder")
         other = None if run.finished else difference(environment(), run.environment)
         if other:
             raise FolderError(f"{file} is of another environment: {other}; name another folder")
-        return run
-
-    def begin(self, settings: Settings, images: dict[str, int]) -> Run:
-        """Returns the record of a run, found or new."""
-        found = self.find(settings, images)
-        return self._write(Run(settings, environment(), images, [])) if found is None else found
 
     def add(self, run: Run, epoch: dict[str, Any]) -> Run:
         """Adds the measurements of an epoch to a record, unless they are there already."""
@@ -161,6 +168,8 @@ def _read(files: list[Path]) -> list[Run]:
                     runs[-1].epochs.append(_with_nan(record))
         except (ValueError, LookupError, TypeError) as error:
             raise FolderError(f"{file} is damaged; remove it to run it again") from error
+        except OSError as error:
+            raise FolderError(f"cannot read {file}: {error.strerror}") from error
     return runs
 
 

@@ -14,6 +14,7 @@ from benchmarks.comparison import (
     WORKLOAD,
     Workload,
     best_of,
+    cells,
     duration,
     interval,
     labels,
@@ -118,7 +119,7 @@ def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str]
             OPTIMIZERS[setting.optimizer].label,
             p_text(setting),
             *(f"{getattr(setting, name):g}" for name in SHOWN),
-            *(str(getattr(setting, name)) for name in more),
+            *cells(setting, more),
         ]
         for setting in workload.runs
     ]

@@ -45,13 +45,15 @@ def _of_optimizer(
 ) -> list[Settings]:
     takes = OPTIMIZERS[optimizer].takes
     own = {name: values for name, values in overrides.items() if name not in OWN or name in takes}
-    rows = presets(dataset, model, optimizer, paper) or [{}]
+    rows = presets(dataset, model, optimizer, paper)
+    if paper is not None and not rows:
+        raise SettingsError(f"--paper {paper} has no preset for {optimizer} with {model} on {dataset}")
     combinations = [dict(zip(own, values, strict=True)) for values in itertools.product(*own.values())]
     names = {"dataset": dataset, "model": model, "optimizer": optimizer}
     return [
-        _complete({**takes, **_without_warmup(row, combination), **names, **combination}, paper)
+        _complete({**takes, **_without_warmup(row, combination), **names, **combination})
         for combination in combinations
-        for row in _rows_with(rows, combination.get("p"))
+        for row in _rows_with(rows or [{}], combination.get("p"))
     ]
 
 
@@ -70,13 +72,12 @@ def _without_warmup(row: dict[str, Any], named: dict[str, Any]) -> dict[str, Any
     return {name: value for name, value in row.items() if name != "warmup_steps"}
 
 
-def _complete(values: dict[str, Any], paper: str | None) -> Settings:
+def _complete(values: dict[str, Any]) -> Settings:
     missing = [name for name in NEEDED if name not in values]
     if missing:
         options = ", ".join(f"--{option(name)}" for name in missing)
-        of_paper = "" if paper is None else f" of --paper {paper}"
         raise SettingsError(
-            f"there is no preset{of_paper} for {values['optimizer']} with {values['model']} on "
+            f"there is no preset for {values['optimizer']} with {values['model']} on "
             f"{values['dataset']}: name {options}"
         )
     return Settings(**values)

@@ -39,13 +39,14 @@ def sweep(
 ) -> None:
     """Trains the runs that are neither finished nor under way in another job."""
     mesh = all_devices()
-    found = {settings: folder.find(settings, _images(dataset)) for settings, dataset in runs.items()}
-    missing = [settings for settings, run in found.items() if run is None or not run.finished]
+    found = folder.find({settings: _images(dataset) for settings, dataset in runs.items()})
+    missing = [settings for settings in runs if settings not in found or not found[settings].finished]
     with Display(console, missing) as display:
         for settings in runs:
             if interrupted() and jax.process_count() == 1:
                 raise KeyboardInterrupt
-            with _begin(settings, runs[settings], folder, display) as record:
+            known = found.get(settings)
+            with _begin(settings, runs[settings], known, folder, display) as record:
                 if record is not None:
                     _run(record, runs[settings], mesh, folder, display, interrupted)
             if settings in missing:
@@ -58,7 +59,7 @@ def _images(dataset: Dataset) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _begin(
-    settings: Settings, dataset: Dataset, folder: ResultsFolder, display: Display
+    settings: Settings, dataset: Dataset, known: Run | None, folder: ResultsFolder, display: Display
 ) -> Iterator[Run | None]:
     """Gives the record of a run that this job is to do, and None for one that it is not.
 
@@ -67,7 +68,7 @@ def _begin(
     with contextlib.ExitStack() as stack:
         record: Run | None = Run(settings, {}, _images(dataset), [])
         if jax.process_index() == 0:
-            record = _claimed(settings, dataset, folder, display, stack)
+            record = _claimed(settings, dataset, known, folder, display, stack)
         if jax.process_count() > 1 and not multihost_utils.broadcast_one_to_all(np.array(record is not None)):
             record = None
         yield record
@@ -76,6 +77,7 @@ def _begin(
 def _claimed(
     settings: Settings,
     dataset: Dataset,
+    known: Run | None,
     folder: ResultsFolder,
     display: Display,
     stack: contextlib.ExitStack,
@@ -84,7 +86,7 @@ def _claimed(
     if not stack.enter_context(folder.claim(settings)):
         display.say(f"{label(settings)} with seed {settings.seed} is under way in another job")
         return None
-    record = folder.begin(settings, _images(dataset))
+    record = folder.begin(settings, _images(dataset), known)
     if record.finished:
         # Of an interruption after the last epoch.
         Checkpoints(_checkpoints(settings, folder), {}).remove()

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from benchmarks.batches import training_batches
+from benchmarks.comparison import cells, varying
 from benchmarks.datasets import Dataset
 from benchmarks.optimizers import label
 from benchmarks.program import Program, TrainState, compiled_step, start
@@ -76,22 +77,28 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def table(timings: list[Timing]) -> str:
     """Returns the times as a Markdown table."""
     first = timings[0].settings
-    lines = [
-        "| optimizer | images / s | waiting for data, % | step, ms | optimizer, % of the step |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {label(timing.settings)} | {timing.images_per_second:.0f} | {100 * timing.waiting:.1f} "
-            f"| {1000 * timing.step:.1f} | {100 * timing.optimizer / timing.step:.1f} |"
-            for timing in timings
-        ),
-    ]
+    varies = varying([timing.settings for timing in timings])
+    more = [name for name in varies if name not in ("optimizer", "p")]
+    columns = ["optimizer", *(name.replace("_", " ") for name in more)]
+    columns += ["images / s", "waiting for data, %", "step, ms", "optimizer, % of the step"]
+    rows = [columns, ["---"] * len(columns), *(_row(timing, more) for timing in timings)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    task = {"batch_size": f"batches of {first.batch_size}", "dtype": first.dtype}
+    same = [f"{first.model} on {first.dataset}", *(text for name, text in task.items() if name not in more)]
     measured = ", ".join(itertools.starmap("{} {}".format, environment().items()))
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{first.model} on {first.dataset}, batches of {first.batch_size}, {first.dtype}; step and "
-            f"optimizer are medians of {ROUNDS} rounds in which they take turns. Measured with {measured}.",
-            "",
-        ]
+    explanation = (
+        f"{', '.join(same)}; step and optimizer are medians of {ROUNDS} rounds in which they take turns. "
+        f"Measured with {measured}."
     )
+    return "\n".join([*lines, "", explanation, ""])
+
+
+def _row(timing: Timing, more: list[str]) -> list[str]:
+    return [
+        label(timing.settings),
+        *cells(timing.settings, more),
+        f"{timing.images_per_second:.0f}",
+        f"{100 * timing.waiting:.1f}",
+        f"{1000 * timing.step:.1f}",
+        f"{100 * timing.optimizer / timing.step:.1f}",
+    ]

@@ -13,12 +13,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from benchmarks.comparison import duration
+from benchmarks.comparison import cells, duration, varying
 from benchmarks.optimizers import OPTIMIZERS, p_text, position
 from benchmarks.recording import Run
 from benchmarks.settings import Settings
 
-# The grids of the LPSGDM paper, for AdamW and Lion and for all others; STACEY's paper tells none.
+# The learning rates and decays that the LPSGDM paper tried (it tried two momenta and several p_max, too),
+# for AdamW and Lion and for all others; STACEY's paper tells none.
 ADAPTIVE = ("adam", "adamw", "lion")
 RATES = (0.1, 0.05, 0.01, 0.002, 0.001, 0.0005)
 DECAYS = (0.0, 0.1, 0.01, 0.005, 0.001, 0.0005, 0.0001, 0.00001)
@@ -48,21 +49,24 @@ def trials(
 
 def table(runs: list[Run]) -> str:
     """Returns the best setting of each optimizer as a Markdown table."""
-    lines = [
-        "| optimizer | p | trials | learning rate | weight decay | validation NLL | validation top-1, % |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for kind, tried in _by_kind(runs).items():
-        best = _best(tried)
-        epochs = [run.epochs[-1] for run in tried[best]]
-        nll, top1 = (np.mean([epoch[f"held_out_{name}"] for epoch in epochs]) for name in ("nll", "top1"))
-        rates = [setting.learning_rate for setting in tried]
-        edge = " (edge)" if best.learning_rate in (min(rates), max(rates)) else ""
-        lines.append(
-            f"| {OPTIMIZERS[kind.optimizer].label} | {p_text(kind)} | {len(tried)} "
-            f"| {best.learning_rate:g}{edge} | {best.weight_decay:g} | {nll:.4f} | {100 * top1:.2f} |"
-        )
-    return "\n".join([*lines, "", _explanation(runs), ""])
+    kinds = _by_kind(runs)
+    more = [name for name in varying(list(kinds)) if name not in ("optimizer", "p")]
+    names = ["optimizer", "p", *(name.replace("_", " ") for name in more), "trials"]
+    columns = [*names, "learning rate", "weight decay", "validation NLL", "validation top-1, %"]
+    rows = [columns, ["---"] * len(columns), *(_row(kind, tried, more) for kind, tried in kinds.items())]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", _explanation(runs, more), ""])
+
+
+def _row(kind: Settings, tried: dict[Settings, list[Run]], more: list[str]) -> list[str]:
+    best = _best(tried)
+    epochs = [run.epochs[-1] for run in tried[best]]
+    nll, top1 = (np.mean([epoch[f"held_out_{name}"] for epoch in epochs]) for name in ("nll", "top1"))
+    rates = {setting.learning_rate for setting in tried}
+    edge = " (edge)" if len(rates) > 1 and best.learning_rate in (min(rates), max(rates)) else ""
+    names = [OPTIMIZERS[kind.optimizer].label, p_text(kind), *cells(kind, more), str(len(tried))]
+    rate, decay = f"{best.learning_rate:g}{edge}", f"{best.weight_decay:g}"
+    return [*names, rate, decay, f"{nll:.4f}", f"{100 * top1:.2f}"]
 
 
 def choose(runs: list[Run]) -> list[Settings]:
@@ -89,7 +93,7 @@ def _score(runs: list[Run]) -> float:
     return math.inf if math.isnan(score) else score  # diverged
 
 
-def _explanation(runs: list[Run]) -> str:
+def _explanation(runs: list[Run], more: list[str]) -> str:
     rates, decays = (
         ", ".join(f"{value:g}" for value in sorted({getattr(run.settings, name) for run in runs}))
         for name in TUNED
@@ -97,7 +101,10 @@ def _explanation(runs: list[Run]) -> str:
     first = runs[0].settings
     seeds = len({run.settings.seed for run in runs})
     over = "from one seed" if seeds == 1 else f"mean over {seeds} seeds"
-    return (
-        f"Learning rates {rates} with weight decays {decays}; {first.model} on {first.dataset}, batches of "
-        f"{first.batch_size}, {duration(first)}, ranked by the validation NLL, {over}."
-    )
+    task = {
+        "model": f"{first.model} on {first.dataset}, ",
+        "batch_size": f"batches of {first.batch_size}, ",
+        "epochs": f"{duration(first)}, ",
+    }
+    same = "".join(text for name, text in task.items() if name not in more)
+    return f"Learning rates {rates} with weight decays {decays}; {same}ranked by the validation NLL, {over}."

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import report, sweep, training, tune
+from benchmarks import report, sweep, timing, training, tune
 from benchmarks.command_line import main
 from benchmarks.datasets import load
 from benchmarks.optimizers import OPTIMIZERS
@@ -267,7 +267,28 @@ def test_tune_tries_as_much_with_every_optimizer_and_continues(tmp_path, monkeyp
     assert rates["sgdm"] == rates["lpsgdm"]
     assert len(rates["sgdm"]) == 2
     assert {run.held_out for run in tried} == {"validation"}
-    assert "Not finished" not in (tmp_path / "table.md").read_text(encoding="utf-8")
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "Not finished" not in table
+    # What was measured on test images is not shown as if it had been on these.
+    records = "".join(file.read_text() for file in tmp_path.glob("sgdm*.jsonl"))
+    (tmp_path / "tested.jsonl").write_text(records.replace('"validation"', '"test"'))
+    assert main(command) == 0
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table
+
+
+def test_time_tells_what_the_time_goes_into(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "ROUNDS", 1)
+    command = ["time", "--optimizers", "sgdm", "--batch-size", "400", "600"]
+    assert main([*command, "--output", str(tmp_path)]) == 0
+    text = (tmp_path / "timing.md").read_text(encoding="utf-8")
+    columns, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    rows = [dict(zip(columns, row, strict=True)) for row in rows]
+    assert [row["batch size"] for row in rows] == ["400", "600"]
+    for row in rows:
+        assert float(row["images / s"]) > 0
+        assert 0 <= float(row["waiting for data, %"]) <= 100
+        assert 0 < float(row["optimizer, % of the step"]) < 100
+    assert "resnet8 on digits, float32; " in text
 
 
 def test_a_report_is_of_the_optimizers_and_epochs_asked_for(tmp_path, capsys):
@@ -316,6 +337,8 @@ def test_the_presets_are_what_tune_chose(folder, dataset):
         ([], "the following arguments are required: JOB"),
         (["train"], "invalid choice: 'train'"),
         (["compare", "--optimizer", "adagrad"], "invalid choice: 'adagrad'"),
+        (["compare", "--optimizer", "lpsgd"], "invalid choice: 'lpsgd'"),
+        (["sweep", "--paper", "stacey"], "there is no preset of --paper stacey for resnet8 on digits"),
         (["compare", "--epoch"], "expected 1 argument"),
         (["compare", "--epochs", "0"], "must be a whole number from 1 to 100000000, got '0'"),
         (["compare", "--epochs", "99999999999999999999"], "must be a whole number from 1 to 100000000"),
@@ -334,7 +357,7 @@ def test_the_presets_are_what_tune_chose(folder, dataset):
         (["images", "--optimizer", "sgd"], "no preset for sgd with resnet8 on digits: name --batch-size, "),
         (
             ["images", "--paper", "stacey"],
-            "there is no preset of --paper stacey for lpsgdm with resnet8 on digits",
+            "--paper stacey has no preset for lpsgdm with resnet8 on digits",
         ),
         (
             ["images", "--batch-size", "1208"],

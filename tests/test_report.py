@@ -259,6 +259,22 @@ def test_without_a_finished_run_there_is_text_but_no_table(tmp_path):
     assert "|" not in text
 
 
+def test_what_sets_optimizers_apart_has_a_column():
+    other = dataclasses.replace(SGDM, dtype="bfloat16", schedule="constant")
+    [[first, second]] = tables(seeds(other, [90.0]) + seeds(ADAMW, [80.0]))
+    assert (first["dtype"], second["dtype"]) == ("bfloat16", "float32")
+    assert (first["schedule"], second["schedule"]) == ("constant", "warmup_cosine")
+    [[first, second]] = tables(seeds(SGDM, [90.0]) + seeds(ADAMW, [80.0]))
+    assert "dtype" not in first
+    assert "b1" not in first  # a hyperparameter means another thing in another optimizer.
+
+
+def test_a_single_seed_is_not_what_the_others_are_compared_with():
+    runs = seeds(SGDM, [90.0, 91.0]) + seeds(ADAMW, [80.0, 81.0]) + seeds(LPSGDM, [99.0])
+    [text] = texts(runs)
+    assert "The highest test top-1 of several seeds is that of SGD with momentum." in text
+
+
 def test_what_was_varied_has_a_column():
     tried = [dataclasses.replace(SGDM, b1=b1) for b1 in (0.8, 0.9)]
     [[first, second]] = tables([run for setting in tried for run in seeds(setting, [90.0])])
@@ -377,6 +393,14 @@ def test_the_mean_over_the_seeds_is_what_ranks():
 def test_a_diverged_setting_is_not_chosen(nlls):
     [row] = chosen(tried(SGDM, nlls))
     assert row[3] == "0.01"
+
+
+def test_settings_that_are_not_tuned_are_told_apart():
+    other = dataclasses.replace(SGDM, batch_size=2 * SGDM.batch_size)
+    text = tune.table(tried(SGDM, [0.5, 0.25, 0.4]) + tried(other, [0.5, 0.25, 0.4]))
+    assert "| optimizer | p | batch size | trials |" in text
+    assert "batches of" not in text
+    assert "(edge)" not in tune.table(tried(SGDM, [0.5], rates=[0.1]))
 
 
 def test_settings_of_another_p_are_chosen_separately():

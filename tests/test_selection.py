@@ -110,8 +110,7 @@ def test_a_paper_can_be_chosen():
 
 def test_a_paper_without_the_row_has_no_preset():
     assert refusal(*CIFAR, ["stacey_p2"], [0], {}, paper="lpsgdm") == (
-        "there is no preset of --paper lpsgdm for stacey_p2 with resnet18 on cifar10: "
-        "name --batch-size, --epochs, --learning-rate"
+        "--paper lpsgdm has no preset for stacey_p2 with resnet18 on cifar10"
     )
 
 
