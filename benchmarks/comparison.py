@@ -74,13 +74,16 @@ def _mean_top1(workload: Workload, setting: Settings) -> float:
 
 
 def labels(workload: Workload) -> dict[Settings, str]:
-    """Returns a name for each setting, with what sets it apart from others of its optimizer."""
-    more = [name for name in varying(workload.settings) if name not in ("optimizer", "p")]
+    """Returns a name for each setting, with what sets it apart from others of its optimizer and p."""
+    return {setting: _label(setting, workload.settings) for setting in workload.settings}
+
+
+def _label(setting: Settings, others: list[Settings]) -> str:
+    namesakes = varying([other for other in others if label(other) == label(setting)])
+    more = [name for name in varying(others) if name in namesakes or name not in HYPERPARAMETERS]
+    more = [name for name in more if name != "optimizer"]
     texts = [name.replace("_", " ") for name in more]
-    return {
-        setting: ", ".join([label(setting), *map(" ".join, zip(texts, cells(setting, more), strict=True))])
-        for setting in workload.settings
-    }
+    return ", ".join([label(setting), *map(" ".join, zip(texts, cells(setting, more), strict=True))])
 
 
 def best_of(workload: Workload) -> Settings | None:

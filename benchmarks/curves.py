@@ -10,7 +10,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from benchmarks.recording import Run
 from benchmarks.settings import Settings
 
-STYLES = ("-", "--", ":")  # a cycle of ten colors each.
+COLORS = [f"C{index}" for index in (0, 1, 2, 3, 4, 5, 6, 8, 9)]  # without the grey, for the grid.
+STYLES = ("-", "--", ":")  # a cycle of colors each.
 
 
 def curves(runs: Mapping[Settings, list[Run]], labels: Mapping[Settings, str], title: str) -> Figure:
@@ -19,17 +20,15 @@ def curves(runs: Mapping[Settings, list[Run]], labels: Mapping[Settings, str], t
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     by_p: dict[tuple[float, ...], list[dict[str, Any]]] = {}
     for index, (setting, same) in enumerate(runs.items()):
-        style = {"color": f"C{index % 10}", "linestyle": STYLES[index // 10 % 3], "label": labels[setting]}
+        cycle, color = divmod(index, len(COLORS))
+        style = {"color": COLORS[color], "linestyle": STYLES[cycle % 3], "label": labels[setting]}
         _band(axes[0], _values(same, "train_nll"), style)
         _band(axes[1], 100 * (1 - _values(same, "held_out_top1")), style)
         p = tuple(epoch.get("p", np.nan) for epoch in same[0].epochs)
         if not np.isnan(p).all():
             by_p.setdefault(p, []).append(style)
     for p, styles in by_p.items():
-        # What several share is grey, as none of them is above.
         shared = {**styles[0], "label": ", ".join(style["label"] for style in styles)}
-        if len(styles) > 1:
-            shared |= {"color": "grey", "linestyle": "-"}
         axes[2].plot(range(1, len(p) + 1), p, marker="o", markersize=3, **shared)
     if any(len(styles) > 1 for styles in by_p.values()):
         axes[2].legend(fontsize="small")
@@ -46,7 +45,10 @@ def _label(axes: Any, setting: Settings) -> None:
         if not any(np.any(np.isfinite(y) & (y > 0)) for y in (line.get_ydata() for line in axis.lines)):
             continue  # nothing has a logarithm: all runs diverged, or none errs.
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if high > 5 * low else (1, 1.5, *range(2, 10)))
+        )
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
     axes[2].set(ylabel="p, end of epoch", xlabel="epoch")

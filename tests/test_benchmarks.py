@@ -306,7 +306,7 @@ def test_a_report_is_of_the_optimizers_and_epochs_asked_for(tmp_path, capsys):
 TUNED = [("tune", "digits"), ("fashion_mnist_tune", "fashion_mnist")]
 
 
-@pytest.mark.parametrize("folder", ["compare", "tune", "fashion_mnist_tune"])
+@pytest.mark.parametrize("folder", ["compare", "tune", "fashion_mnist", "fashion_mnist_tune"])
 def test_the_committed_tables_are_those_of_the_committed_records(folder):
     runs = read(RESULTS / folder)
     table = (RESULTS / folder / "table.md").read_text(encoding="utf-8")

@@ -269,6 +269,16 @@ def test_what_sets_optimizers_apart_has_a_column():
     assert "b1" not in first  # a hyperparameter means another thing in another optimizer.
 
 
+def test_names_tell_apart_only_what_has_the_same_name():
+    runs = seeds(LPSGDM, [90.0, 91.0]) + seeds(
+        dataclasses.replace(LPSGDM, p=3.0, learning_rate=0.5), [80.0, 81.0]
+    )
+    [text] = texts(runs)
+    assert "is that of LPSGDM, p 6 → 2." in text
+    [text] = texts(runs + seeds(dataclasses.replace(LPSGDM, learning_rate=0.5), [99.0, 98.0]))
+    assert "is that of LPSGDM, p 6 → 2, learning rate 0.5." in text
+
+
 def test_a_single_seed_is_not_what_the_others_are_compared_with():
     runs = seeds(SGDM, [90.0, 91.0]) + seeds(ADAMW, [80.0, 81.0]) + seeds(LPSGDM, [99.0])
     [text] = texts(runs)
