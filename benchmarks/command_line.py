@@ -199,7 +199,7 @@ def _add_report(add: Add) -> None:
     job.add_argument(
         "--at", type=whole_number, nargs="+", metavar="EPOCH", help="epochs to tabulate (default: the last)"
     )
-    add_optimizers(job, None, several=True)
+    add_optimizers(job, None, several=True, without="all that there are")
     add_output(job, "folder for the table and the curves (default: DIR)")
 
 

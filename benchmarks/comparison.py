@@ -73,17 +73,20 @@ def _mean_top1(workload: Workload, setting: Settings) -> float:
     return float(np.mean(top1(workload, setting)))
 
 
-def labels(workload: Workload) -> dict[Settings, str]:
+def names(settings: list[Settings]) -> dict[Settings, str]:
     """Returns a name for each setting, with what sets it apart from others of its optimizer and p."""
-    return {setting: _label(setting, workload.settings) for setting in workload.settings}
-
-
-def _label(setting: Settings, others: list[Settings]) -> str:
-    namesakes = varying([other for other in others if label(other) == label(setting)])
-    more = [name for name in varying(others) if name in namesakes or name not in HYPERPARAMETERS]
-    more = [name for name in more if name != "optimizer"]
-    texts = [name.replace("_", " ") for name in more]
-    return ", ".join([label(setting), *map(" ".join, zip(texts, cells(setting, more), strict=True))])
+    by_label: dict[str, list[Settings]] = {}
+    for setting in settings:
+        by_label.setdefault(label(setting), []).append(setting)
+    shared = [name for name in varying(settings) if name not in HYPERPARAMETERS and name != "optimizer"]
+    found = {}
+    for text, same in by_label.items():
+        more = list(dict.fromkeys([*varying(same), *shared]))
+        texts = [name.replace("_", " ") for name in more]
+        for setting in same:
+            pairs = zip(texts, cells(setting, more), strict=True)
+            found[setting] = ", ".join([text, *map(" ".join, pairs)])
+    return {setting: found[setting] for setting in settings}
 
 
 def best_of(workload: Workload) -> Settings | None:
@@ -98,17 +101,17 @@ def verdict(workload: Workload) -> str:
     """Returns who came first, and from whom that cannot be told apart."""
     if not workload.runs:
         return "No run has finished."
-    best, names = best_of(workload), labels(workload)
+    best, name_of = best_of(workload), names(workload.settings)
     top = best or max(workload.runs, key=lambda setting: _mean_top1(workload, setting))
     alone = [setting for setting, runs in workload.runs.items() if len(runs) < 2]
     among = " of several seeds" if best and alone else ""
-    text = f"The highest {workload.first.held_out} top-1{among} is that of {names[top]}."
+    text = f"The highest {workload.first.held_out} top-1{among} is that of {name_of[top]}."
     if len(workload.runs) < 2:
         return text
     if best is None:
         return f"{text} From single runs no difference can be told from noise."
     tied = [
-        names[setting]
+        name_of[setting]
         for setting, runs in workload.runs.items()
         if setting != best and len(runs) > 1 and not _differs(top1(workload, setting), top1(workload, best))
     ]

@@ -83,7 +83,8 @@ def show_report(options: Options, console: Console) -> None:
     optimizers = options.optimizers or list(OPTIMIZERS)
     runs = [run for run in read(options.folder) if run.settings.optimizer in optimizers]
     if not runs:
-        raise FolderError(f"{options.folder} has no results of {', '.join(optimizers)}")
+        named = f" of {', '.join(options.optimizers)}" if options.optimizers else ""
+        raise FolderError(f"{options.folder} has no results{named}")
     for epoch in options.at or []:
         if not any(epoch <= run.settings.epochs for run in runs):
             raise SettingsError(f"--at {epoch}: no run has as many epochs")

@@ -47,10 +47,15 @@ def add_workload(job: Parser) -> None:
 
 
 def add_optimizers(
-    job: Parser, default: Sequence[str] | None, *, several: bool, choices: Sequence[str] = tuple(OPTIMIZERS)
+    job: Parser,
+    default: Sequence[str] | None,
+    *,
+    several: bool,
+    choices: Sequence[str] = tuple(OPTIMIZERS),
+    without: str = "those that have a preset",
 ) -> None:
     """Adds the choice of optimizers, or of one."""
-    shown = "those that have a preset" if default is None else " ".join(default)
+    shown = without if default is None else " ".join(default)
     job.add_argument(
         "--optimizers" if several else "--optimizer",
         dest="optimizers",

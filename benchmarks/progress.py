@@ -1,5 +1,6 @@
 """What the jobs show while they run."""
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Self
@@ -7,6 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.comparison import names
 from benchmarks.optimizers import Schedules, label
 from benchmarks.settings import Settings
 from benchmarks.training import Epoch, Look
@@ -20,7 +22,9 @@ class Display:
         columns = (BarColumn(20), MofNCompleteColumn(), "epochs,", TimeRemainingColumn(compact=True), "left")
         self._console = console
         self._progress = Progress(*columns, TextColumn("{task.description}"), console=console)
-        self._task = self._progress.add_task("", total=sum(run.epochs for run in runs))
+        runs = list(runs)
+        self._names = names(list(dict.fromkeys(map(_without_seed, runs))))
+        self._task = self._progress.add_task("", total=sum(run.epochs for run in runs), visible=bool(runs))
         self._done = 0.0  # epochs of the runs before this one.
 
     def __enter__(self) -> Self:
@@ -32,6 +36,11 @@ class Display:
         """Leaves the bar as it is."""
         self._progress.stop()
 
+    def name(self, settings: Settings) -> str:
+        """Returns a name that no other of the runs has that are to be done."""
+        text = self._names.get(_without_seed(settings), label(settings))
+        return f"{text}, seed {settings.seed}"
+
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         self._console.print(line, soft_wrap=True)
@@ -39,7 +48,7 @@ class Display:
     def start(self, settings: Settings, changing: Schedules, steps_per_epoch: int) -> None:
         """Turns to another run."""
         self._settings, self._changing, self._per_epoch = settings, changing, steps_per_epoch
-        self._show(0.0, f"{label(settings)}, seed {settings.seed}: compiling")
+        self._show(0.0, f"{self.name(settings)}: compiling")
 
     def look(self, look: Look) -> None:
         """Shows how far an epoch is."""
@@ -49,13 +58,13 @@ class Display:
         )
         epochs = look.step / self._per_epoch
         epoch = f"epoch {math.ceil(epochs)}/{settings.epochs}"
-        self._show(epochs, f"{label(settings)}, seed {settings.seed}, {epoch}: {state}")
+        self._show(epochs, f"{self.name(settings)}, {epoch}: {state}")
 
     def epoch(self, number: int, epoch: Epoch) -> None:
         """Tells what an epoch ended with: in the bar, or where there is none in a line."""
         settings = self._settings
         state = (
-            f"{label(settings)}, seed {settings.seed}, epoch {number}/{settings.epochs}: "
+            f"{self.name(settings)}, epoch {number}/{settings.epochs}: "
             f"train NLL {epoch.train_nll:.4f}, {settings.held_out} top-1 {epoch.held_out_top1:.2%}"
         )
         self._show(number, state)
@@ -76,3 +85,7 @@ def changing_at(changing: Schedules, step: int) -> dict[str, float]:
     p = changing.p(step) if callable(changing.p) else changing.p
     values = {"p": p, "learning_rate": changing.learning_rate(step)}
     return {name: float(x) for name, x in values.items() if x is not None and math.isfinite(x)}
+
+
+def _without_seed(settings: Settings) -> Settings:
+    return dataclasses.replace(settings, seed=0)

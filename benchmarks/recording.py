@@ -6,6 +6,7 @@ each epoch. Files may be joined into one with `cat`.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -30,7 +31,8 @@ class FolderError(Exception):
     @classmethod
     def of(cls, folder: Path, error: OSError) -> Self:
         """Returns the error for a folder that cannot be written to."""
-        return cls(f"cannot write to the folder {folder}: {error.strerror}; make room or name another folder")
+        room = "make room or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        return cls(f"cannot write to the folder {folder}: {error.strerror}; {room}name another folder")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import io
 import itertools
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +18,7 @@ from benchmarks.comparison import (
     cells,
     duration,
     interval,
-    labels,
+    names,
     seeds,
     top1,
     varying,
@@ -56,7 +57,7 @@ def show(runs: list[Run], console: Console, at: list[int] | None = None) -> None
 def write(folder: ResultsFolder, runs: list[Run], at: list[int] | None = None) -> list[str]:
     """Writes the tables and, where a run has finished, the curves; returns the names."""
     folder.write_text("table.md", markdown(runs, at))
-    names = ["table.md"]
+    written = ["table.md"]
     all_workloads = [workload for workload in workloads(runs) if workload.runs]
     if len(all_workloads) > 1:  # the names of one alone would now mislead.
         folder.remove("table.csv", "curves.png", "curves.svg")
@@ -64,17 +65,18 @@ def write(folder: ResultsFolder, runs: list[Run], at: list[int] | None = None) -
         first = workload.first
         folder.write_text(f"table{suffix}.csv", _csv(*tabulate(workload, at)))
         figure = curves(
-            workload.runs, labels(workload), f"{first.model} on {first.dataset}. {seeds(workload)}"
+            workload.runs, names(workload.settings), f"{first.model} on {first.dataset}. {seeds(workload)}"
         )
-        names.append(f"table{suffix}.csv")
+        written.append(f"table{suffix}.csv")
         for kind in ("png", "svg"):
             picture = io.BytesIO()
             # Without the date the same records give the same file.
             metadata = {"Date": None} if kind == "svg" else None
-            figure.savefig(picture, format=kind, dpi=100, metadata=metadata)
+            with matplotlib.rc_context({"svg.hashsalt": "lpoptax"}):
+                figure.savefig(picture, format=kind, dpi=100, metadata=metadata)
             folder.write_bytes(f"curves{suffix}.{kind}", picture.getvalue())
-            names.append(f"curves{suffix}.{kind}")
-    return names
+            written.append(f"curves{suffix}.{kind}")
+    return written
 
 
 def _suffixes(all_workloads: list[Workload]) -> list[str]:

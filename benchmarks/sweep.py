@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.checkpoints import Checkpoints
 from benchmarks.datasets import Dataset, load
-from benchmarks.optimizers import label, schedules
+from benchmarks.optimizers import schedules
 from benchmarks.program import steps_per_epoch
 from benchmarks.progress import Display, changing_at
 from benchmarks.recording import ResultsFolder, Run, name
@@ -84,7 +84,7 @@ def _claimed(
 ) -> Run | None:
     """Returns the record of a run that waits to be done, which no other job can begin now."""
     if not stack.enter_context(folder.claim(settings)):
-        display.say(f"{label(settings)} with seed {settings.seed} is under way in another job")
+        display.say(f"{display.name(settings)}, is under way in another job")
         return None
     record = folder.begin(settings, _images(dataset), known)
     if record.finished:

@@ -5,6 +5,7 @@ validation images after the last epoch, averaged over the seeds. It decides bett
 share of right answers, of which small sets leave many ties.
 """
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -36,14 +37,21 @@ def trials(
 ) -> list[Settings]:
     """Returns the settings to try: a grid (the paper's unless given), or `count` drawn from it.
 
-    The draw is the same for all optimizers that share a grid.
+    The draw is the same for all optimizers that share a grid, and has each learning rate as
+    often as the others, give or take one.
     """
     adaptive = settings.optimizer in ADAPTIVE
     rates = rates or (ADAPTIVE_RATES if adaptive else RATES)
     decays = decays or (ADAPTIVE_DECAYS if adaptive else DECAYS)
     grid = list(itertools.product(rates, decays))
     if count is not None and count < len(grid):
-        grid = sorted(random.Random(0).sample(grid, count), key=grid.index)
+        # Shuffled, then by how often a rate was there before: no rate twice until each was there once.
+        shuffled, times = random.Random(0).sample(grid, len(grid)), collections.Counter[float]()
+        turns = {}
+        for rate, decay in shuffled:
+            turns[rate, decay] = times[rate]
+            times[rate] += 1
+        grid = sorted(sorted(shuffled, key=turns.__getitem__)[:count], key=grid.index)
     return [dataclasses.replace(settings, learning_rate=rate, weight_decay=decay) for rate, decay in grid]
 
 

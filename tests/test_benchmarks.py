@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_at_the_end_is_one_clear_line(tmp_path, monkeypatch,
 
     monkeypatch.setattr(sweep, "train", train_and_fill_disk)
     line = error_of(capsys, [*QUICK, "--output", tmp_path])
-    assert f"cannot write to the folder {tmp_path}: Is a directory; make room or name another folder" in line
+    assert f"cannot write to the folder {tmp_path}: Is a directory; name another folder" in line
     for unfinished in tmp_path.glob("*.jsonl*"):
         unfinished.rmdir() if unfinished.is_dir() else unfinished.unlink()
     trained = interrupt_in_epoch(None, None, monkeypatch)

@@ -269,6 +269,13 @@ def test_what_sets_optimizers_apart_has_a_column():
     assert "b1" not in first  # a hyperparameter means another thing in another optimizer.
 
 
+def test_the_same_records_give_the_same_files(tmp_path):
+    for folder in ("one", "two"):
+        report.write(ResultsFolder(tmp_path / folder), seeds(SGDM, [90.0, 92.0]))
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
 def test_names_tell_apart_only_what_has_the_same_name():
     runs = seeds(LPSGDM, [90.0, 91.0]) + seeds(
         dataclasses.replace(LPSGDM, p=3.0, learning_rate=0.5), [80.0, 81.0]
@@ -392,6 +399,12 @@ def test_the_lowest_validation_nll_is_chosen():
     ]
     [row] = chosen(tried(SGDM, [0.1, 0.25, 0.4]))
     assert row[3] == "0.1 (edge)"
+
+
+def test_few_trials_have_all_learning_rates_before_one_twice():
+    rates = [setting.learning_rate for setting in tune.trials(SGDM, None, None, 8)]
+    assert set(rates) == set(tune.RATES)
+    assert sorted(map(rates.count, tune.RATES)) == [1, 1, 1, 1, 2, 2]
 
 
 def test_the_mean_over_the_seeds_is_what_ranks():
