@@ -20,13 +20,13 @@ TUNED = {"lpsgdm": {"learning_rate": 0.1, "p": 2.5}, "sgdm": {"learning_rate": 0
 
 
 def trained_params(model, optimizer, mesh=None, folder=None):
-    """Returns the leaves of the parameters after an epoch of batches of 60, or twenty with checkpoints."""
+    """Returns the leaves of the parameters after an epoch of batches of 60, or eight with checkpoints."""
     settings = Settings(
         "digits",
         model,
         optimizer,
         batch_size=60,
-        epochs=20 if folder else 1,
+        epochs=8 if folder else 1,
         held_out="validation",
         **TUNED[optimizer],
     )

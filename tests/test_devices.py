@@ -264,5 +264,5 @@ def test_two_processes_that_are_killed_end_as_if_they_had_not_been(tmp_path):
     for process in processes:
         process.kill()
         process.wait()
-    assert not (folder / f"{20 * 15}.sha256").exists(), "killed too late to show anything"
+    assert not (folder / f"{8 * 15}.sha256").exists(), "killed too late to show anything"
     chex.assert_trees_all_equal(finish_two(*start_two("perceptron", "sgdm", tmp_path, folder)), undisturbed)
