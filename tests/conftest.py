@@ -1,23 +1,11 @@
 """Settings of the whole test suite."""
 
-import atexit
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 
 import hypothesis
 import jax
 import pytest
-
-# What one test or process has compiled the others load, those that a test starts included.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="lpoptax-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # Eight devices for the tests of sharding; all else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
