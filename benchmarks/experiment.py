@@ -1,0 +1,74 @@
+"""What the experiments share: their command line, and how they write what they measured.
+
+An experiment is a module of its own, named after what it shows and run as
+`python -m benchmarks.NAME`. It hands `main` a function that measures, writes figures and
+numbers to a folder, and returns what there is to read, as Markdown.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks.options import Parser, add_output
+from benchmarks.recording import FolderError, ResultsFolder, environment
+
+PACKAGES = ("python", "jax", "flax", "optax", "numpy")
+
+
+def main(
+    name: str,
+    run: Callable[[bool, Path], str],
+    description: str,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Runs an experiment as the command line says; returns the exit code.
+
+    Args:
+        name: of the experiment's module.
+        run: is told whether to be quick and which folder, which exists, to write its figures
+            and numbers to; returns a table and how to read it.
+        description: what the experiment does, for `--help`.
+        arguments: the command line; default None, that of the process.
+    """
+    parser = _parser(name, description)
+    options = parser.parse_args(arguments)
+    try:
+        folder = ResultsFolder(options.output)
+        text = run(options.quick, folder.path)
+        folder.write_text("table.md", _page(text, options.quick))
+    except FolderError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except OSError as error:
+        parser.exit(2, f"{parser.prog}: error: {FolderError.of(options.output, error)}\n")
+    except KeyboardInterrupt:
+        return 130
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.print(Markdown(text))
+    console.print(f"Results are in {folder.path}", soft_wrap=True)
+    return 0
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table without what stands around it."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _parser(name: str, description: str) -> Parser:
+    parser = Parser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument(
+        "--quick", action="store_true", help="take seconds: a check that it runs, on a problem cut small"
+    )
+    add_output(parser, f"folder for the results (default: runs/{name})")
+    parser.set_defaults(output=Path("runs") / name)
+    return parser
+
+
+def _page(text: str, quick: bool) -> str:
+    measured = environment()
+    versions = ", ".join(f"{package} {measured[package]}" for package in PACKAGES)
+    cut = "\n\nMeasured with --quick, on a problem cut small." if quick else ""
+    place = f"{measured['machine']}, devices: {measured['devices']}"
+    return f"{text.strip()}{cut}\n\nMeasured with {versions} on {place}.\n"
