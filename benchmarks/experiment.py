@@ -5,15 +5,19 @@ An experiment is a module of its own, named after what it shows and run as
 numbers to a folder, and returns what there is to read, as Markdown.
 """
 
-from collections.abc import Callable, Sequence
+import csv
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.options import Parser, add_output
 from benchmarks.recording import FolderError, ResultsFolder, environment
 
+# Okabe and Ito's, which those who confuse red and green can tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 PACKAGES = ("python", "jax", "flax", "optax", "numpy")
 
 
@@ -54,6 +58,19 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     """Returns a Markdown table without what stands around it."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes rows of the same columns."""
+    with file.open("w", newline="", encoding="utf-8") as text:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_figure(file: Path, figure: Figure) -> None:
+    """Writes a picture, of the same bytes each time."""
+    figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
 def _parser(name: str, description: str) -> Parser:

@@ -1,0 +1,217 @@
+"""Stochastic descent on a nonconvex function."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+from scipy import stats
+
+import lpoptax
+from benchmarks.annealing import annealed_p
+from benchmarks.convergence_theorems import (
+    COUPLED,
+    DIMENSION,
+    FIXED,
+    OTHERS,
+    REGIMES,
+    START,
+    Method,
+    Regime,
+    bound,
+    noise,
+)
+from benchmarks.experiment import COLORS, main, markdown_table, write_csv, write_figure
+
+CHUNK = 500  # steps whose noise is drawn at once.
+
+
+def loss(x: jax.Array) -> jax.Array:
+    """Returns the sum of log(1 + x^2)."""
+    return jnp.sum(jnp.log1p(x**2))
+
+
+class Setting(NamedTuple):
+    """What a run is decided by; all may be traced."""
+
+    method: Any  # a Method of arrays
+    learning_rate: Any
+    exponent: Any
+    skewed: Any
+    scale: Any
+    chunks: Any
+
+
+def optimizer(setting: Setting, coupled: bool) -> Any:
+    """Returns LPSGDM or STACEY, whose dual rate is the primal one."""
+    method, rate = setting.method, setting.learning_rate
+    p = annealed_p(method.p_max, method.p_final, setting.chunks * CHUNK)
+    if coupled:
+        return lpoptax.stacey(rate, p, mirror_p=method.mirror_p, alpha=rate)
+    return lpoptax.lpsgdm(rate, p, momentum=method.momentum)
+
+
+def mean_gradient(setting: Setting, coupled: bool, key: jax.Array) -> jax.Array:
+    """Returns the mean over the steps of the exact gradient's size."""
+    descent = optimizer(setting, coupled)
+
+    def step(carry: Any, error: jax.Array) -> Any:
+        x, state = carry
+        gradient = jax.grad(loss)(x)
+        updates, state = descent.update(gradient + error, state, x)
+        return (optax.apply_updates(x, updates), state), jnp.sum(jnp.abs(gradient) ** setting.exponent)
+
+    def chunk(index: jax.Array, carry: Any) -> Any:
+        errors = noise(jax.random.fold_in(key, index), (CHUNK, DIMENSION), setting.skewed, setting.scale)
+        run, sizes = jax.lax.scan(step, carry[0], errors)
+        return run, carry[1] + sizes.mean()
+
+    x = jnp.full(DIMENSION, START)
+    _, total = jax.lax.fori_loop(0, setting.chunks, chunk, ((x, descent.init(x)), 0.0))
+    return total / setting.chunks
+
+
+@partial(jax.jit, static_argnums=1)
+def mean_gradients(setting: Setting, coupled: bool, keys: jax.Array) -> jax.Array:
+    """Returns the mean of the gradient's size, of each method with each seed, in one program."""
+    axes = Setting(0, 0, 0, None, None, None)
+    over_methods = jax.vmap(mean_gradient, in_axes=(axes, None, None))
+    return jax.vmap(over_methods, in_axes=(None, None, 0), out_axes=1)(setting, coupled, keys)
+
+
+def measure(regime: Regime, chunks: int, seeds: int) -> dict[Method, np.ndarray]:
+    """Returns the mean of the gradient's size for runs of a length, of each method with each seed."""
+    found: dict[Method, np.ndarray] = {}
+    steps = chunks * CHUNK
+    keys = jax.random.split(jax.random.key(steps), seeds)
+    scale = 1 / np.sqrt(steps) if regime.stacey else 1.0
+    for coupled in (False, True):
+        methods = [method for method in regime.methods if bool(method.mirror_p) == coupled]
+        columns = jax.tree.map(lambda *values: jnp.array(values), *methods)
+        rates = jnp.array([regime.learning_rate(method, steps) for method in methods])
+        exponents = jnp.array([regime.exponent(method) for method in methods])
+        setting = Setting(columns, rates, exponents, regime.skewed, scale, chunks)
+        sizes = np.asarray(mean_gradients(setting, coupled, keys), np.float64)
+        found.update(zip(methods, sizes, strict=True))
+    return found
+
+
+def slope(lengths: Sequence[int], sizes: np.ndarray) -> tuple[float, float]:
+    """Returns the mean over seeds of the slope of log(size) by log(T), and half of its 95 % interval."""
+    slopes = np.polyfit(np.log(lengths), np.log(sizes), 1)[0]
+    error = np.std(slopes, ddof=1) / np.sqrt(len(slopes))
+    return float(slopes.mean()), float(stats.t.ppf(0.975, len(slopes) - 1) * error)
+
+
+def verdict(mean: float, half: float) -> str:
+    """Says how a slope compares with -1/2."""
+    if abs(mean + 0.5) <= half:
+        return "-1/2"
+    return "steeper" if mean < -0.5 else "shallower"
+
+
+Sizes = Mapping[Regime, Mapping[Method, np.ndarray]]  # lengths x seeds.
+
+
+def rows_of(found: Sizes, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns what was measured of each method in each regime."""
+    rows = []
+    for regime, method in [(each, method) for each in found for method in each.methods]:
+        sizes = found[regime][method]
+        mean, half = slope(lengths, sizes)
+        allowed = bound(method, regime, lengths[-1])
+        rows.append(
+            {
+                "regime": regime.title,
+                "method": method.name,
+                **{
+                    f"mean at T = {steps}": value for steps, value in zip(lengths, sizes.mean(1), strict=True)
+                },
+                "std at the last": sizes[-1].std(ddof=1),
+                "bound at the last": "" if allowed is None else allowed,
+                "slope": mean,
+                "half of the interval": half,
+            }
+        )
+    return rows
+
+
+def tabulate(regime: Regime, sizes: Mapping[Method, np.ndarray], lengths: Sequence[int]) -> str:
+    """Returns the slopes in a regime as a Markdown table."""
+    cells = []
+    for method in regime.methods:
+        of_all = sizes[method]
+        allowed = bound(method, regime, lengths[-1])
+        late = slope(lengths[-3:], of_all[-3:])
+        cells.append(
+            [
+                method.name,
+                f"{of_all[0].mean():.3g}",
+                f"{of_all[-1].mean():.3g} ± {of_all[-1].std(ddof=1):.1g}",
+                "none" if allowed is None else f"{allowed:.3g}",
+                *("{:.3f} ± {:.3f}".format(*fit) for fit in (slope(lengths, of_all), late)),
+                verdict(*late),
+            ]
+        )
+    first, late_from, last = (f"T = {lengths[index]:,}" for index in (0, -3, -1))
+    columns = ("method", first, last, f"bound, {last}", "slope", f"slope from {late_from}", "that is")
+    return f"{regime.title}:\n\n{markdown_table(columns, cells)}"
+
+
+def draw(found: Sizes, lengths: Sequence[int]) -> Figure:
+    """Returns the means by T, and a line of slope -1/2."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(found))
+    styles = dict(zip([*FIXED, *OTHERS, *COUPLED], _styles(), strict=True))
+    for axis, (regime, sizes) in zip(axes, found.items(), strict=True):
+        for method in regime.methods:
+            mean, std = sizes[method].mean(axis=1), sizes[method].std(axis=1, ddof=1)
+            axis.errorbar(lengths, mean, std, label=method.name, **styles[method])
+        top = 0.5 * max(sizes[method][0].mean() for method in regime.methods)
+        reference = top * np.sqrt(lengths[0] / np.array(lengths)) / 2
+        axis.plot(lengths, reference, color="0.6", linewidth=4, alpha=0.5, label="slope -1/2", zorder=0)
+        axis.set(xscale="log", yscale="log", xlabel="steps T")
+        axis.set_title(regime.title.replace(", ", ",\n"), fontsize="small")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("mean squared 2-norm of the gradient")
+    axes[-1].set_ylabel("mean of the dual norm to its power")
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small")
+    return figure
+
+
+def _styles() -> Iterator[dict[str, Any]]:
+    """Yields a color and a marker for each method; those with momentum or coupling are dashed or dotted."""
+    lines = ["-"] * (len(FIXED) + 1) + ["--"] * 2 + [":"] * len(COUPLED)
+    colors = [*COLORS[:5], COLORS[1], COLORS[4], COLORS[5], COLORS[6]]
+    for color, line, marker in zip(colors, lines, "os^Dvs^DX", strict=True):
+        yield {"color": color, "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1}
+
+
+def run(quick: bool, folder: Path) -> str:
+    """Measures, fits, draws and tabulates."""
+    all_chunks, seeds = ((1, 2, 4), 3) if quick else ((2, 6, 20, 60, 200, 600), 16)
+    lengths = [CHUNK * chunks for chunks in all_chunks]
+    found = {}
+    for regime in REGIMES:
+        sizes = [measure(regime, chunks, seeds) for chunks in all_chunks]
+        found[regime] = {m: np.array([at_length[m] for at_length in sizes]) for m in regime.methods}
+    write_csv(folder / "rates.csv", rows_of(found, lengths))
+    write_figure(folder / "rates.png", draw(found, lengths))
+    tables = [tabulate(regime, sizes, lengths) for regime, sizes in found.items()]
+    explanation = (
+        "The mean over the steps of the squared 2-norm of the gradient, or for Stacey's theorem of its dual "
+        f"norm to the power of its exponent: mean ± standard deviation over {seeds} seeds, what the theorem "
+        "allows, and the slope of its logarithm by that of T with a 95 % interval over the seeds."
+    )
+    return "\n\n".join([*tables, explanation])
+
+
+if __name__ == "__main__":
+    sys.exit(main("convergence_rate", run, "Fit the rate at which gradients vanish to that of the theorems."))
