@@ -1,4 +1,26 @@
-"""Stochastic descent on a nonconvex function."""
+"""The rate at which the gradient vanishes, against the papers' theorems.
+
+Claim: with a constant learning rate proportional to T^(-1/2), the mean over T steps of the squared 2-norm of
+the gradient is O(T^(-1/2)) for LPSGD and LPSGDM (LPSGDM paper, Theorems 1 and 2), and so is that of its dual
+norm to the power of its exponent for LPSGD at a fixed p if batches are as large as T, which makes it
+O(N^(-1/4)) in N gradients (Stacey paper, Theorem 1). No theorem covers STACEY itself.
+
+Setting: the sum of log(1 + x^2) in 10 dimensions, from 1.5, with bounded noise; constants, learning rates and
+bounds as `benchmarks.convergence_theorems` derives them; STACEY with p = 3, its defaults, and alpha equal to
+the learning rate. T from 1,000 to 300,000, 16 seeds, a line through the logarithms for each seed and a 95 %
+interval over the seeds. All methods of a kind, all seeds and every T are one compiled program.
+
+    python -m benchmarks.convergence_rate --output benchmarks/results/convergence_rate
+
+Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, n = 16; slopes from T = 30,000 on): with symmetric noise -0.500 ±
+0.004 for LPSGD at p = 2, -0.499 ± 0.004 at 3, -0.496 ± 0.004 at infinity, -0.498 ± 0.003 at 6 -> 2, and
+-0.498 ± 0.001 for LPSGDM at 6 -> 2; with batches of T from -0.501 to -0.499 for LPSGD at all p. So the rates
+are the theorems', neither better nor worse, and no mean is above its bound: at T = 300,000 it is 2.0 to
+3.6 times below with single samples, 1.3 to 2.8 times with batches. With skewed noise of the same variance
+LPSGD does not converge unless p = 2: -0.032 ± 0.001 at p = 3, -0.064 ± 0.001 at 6 -> 2, as the roots and the
+sign of a gradient have another mean than the gradient. That breaks Assumption 5 of the LPSGDM paper, which so
+is more than a formality. STACEY(3,2) has -0.523 ± 0.003, STACEY(3,3) -0.380 ± 0.004, with symmetric noise.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +41,7 @@ from benchmarks.convergence_theorems import (
     COUPLED,
     DIMENSION,
     FIXED,
-    OTHERS,
+    METHODS,
     REGIMES,
     START,
     Method,
@@ -90,9 +112,10 @@ def measure(regime: Regime, chunks: int, seeds: int) -> dict[Method, np.ndarray]
     found: dict[Method, np.ndarray] = {}
     steps = chunks * CHUNK
     keys = jax.random.split(jax.random.key(steps), seeds)
-    scale = 1 / np.sqrt(steps) if regime.stacey else 1.0
+    scale = float(1 / np.sqrt(steps)) if regime.stacey else 1.0
     for coupled in (False, True):
-        methods = [method for method in regime.methods if bool(method.mirror_p) == coupled]
+        # All of them in every regime, which so shares one program with the others.
+        methods = [method for method in METHODS if bool(method.mirror_p) == coupled]
         columns = jax.tree.map(lambda *values: jnp.array(values), *methods)
         rates = jnp.array([regime.learning_rate(method, steps) for method in methods])
         exponents = jnp.array([regime.exponent(method) for method in methods])
@@ -109,37 +132,24 @@ def slope(lengths: Sequence[int], sizes: np.ndarray) -> tuple[float, float]:
     return float(slopes.mean()), float(stats.t.ppf(0.975, len(slopes) - 1) * error)
 
 
-def verdict(mean: float, half: float) -> str:
-    """Says how a slope compares with -1/2."""
-    if abs(mean + 0.5) <= half:
-        return "-1/2"
-    return "steeper" if mean < -0.5 else "shallower"
-
-
 Sizes = Mapping[Regime, Mapping[Method, np.ndarray]]  # lengths x seeds.
 
 
 def rows_of(found: Sizes, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns what was measured of each method in each regime."""
-    rows = []
-    for regime, method in [(each, method) for each in found for method in each.methods]:
-        sizes = found[regime][method]
-        mean, half = slope(lengths, sizes)
-        allowed = bound(method, regime, lengths[-1])
-        rows.append(
-            {
-                "regime": regime.title,
-                "method": method.name,
-                **{
-                    f"mean at T = {steps}": value for steps, value in zip(lengths, sizes.mean(1), strict=True)
-                },
-                "std at the last": sizes[-1].std(ddof=1),
-                "bound at the last": "" if allowed is None else allowed,
-                "slope": mean,
-                "half of the interval": half,
-            }
-        )
-    return rows
+    """Returns what was measured of each method in each regime, for each length."""
+    return [
+        {
+            "regime": regime.title,
+            "method": method.name,
+            "steps": steps,
+            "mean": f"{sizes.mean():.6g}",
+            "std": f"{sizes.std(ddof=1):.3g}",
+            "bound": "" if (allowed := bound(method, regime, steps)) is None else f"{allowed:.6g}",
+        }
+        for regime, by_method in found.items()
+        for method in regime.methods
+        for steps, sizes in zip(lengths, by_method[method], strict=True)
+    ]
 
 
 def tabulate(regime: Regime, sizes: Mapping[Method, np.ndarray], lengths: Sequence[int]) -> str:
@@ -148,19 +158,18 @@ def tabulate(regime: Regime, sizes: Mapping[Method, np.ndarray], lengths: Sequen
     for method in regime.methods:
         of_all = sizes[method]
         allowed = bound(method, regime, lengths[-1])
-        late = slope(lengths[-3:], of_all[-3:])
+        fits = (slope(lengths, of_all), slope(lengths[-3:], of_all[-3:]))
         cells.append(
             [
                 method.name,
                 f"{of_all[0].mean():.3g}",
                 f"{of_all[-1].mean():.3g} ± {of_all[-1].std(ddof=1):.1g}",
                 "none" if allowed is None else f"{allowed:.3g}",
-                *("{:.3f} ± {:.3f}".format(*fit) for fit in (slope(lengths, of_all), late)),
-                verdict(*late),
+                *("{:.3f} ± {:.3f}".format(*fit) for fit in fits),
             ]
         )
     first, late_from, last = (f"T = {lengths[index]:,}" for index in (0, -3, -1))
-    columns = ("method", first, last, f"bound, {last}", "slope", f"slope from {late_from}", "that is")
+    columns = ("method", first, last, f"bound, {last}", "slope", f"slope from {late_from}")
     return f"{regime.title}:\n\n{markdown_table(columns, cells)}"
 
 
@@ -168,7 +177,7 @@ def draw(found: Sizes, lengths: Sequence[int]) -> Figure:
     """Returns the means by T, and a line of slope -1/2."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots(1, len(found))
-    styles = dict(zip([*FIXED, *OTHERS, *COUPLED], _styles(), strict=True))
+    styles = dict(zip(METHODS, _styles(), strict=True))
     for axis, (regime, sizes) in zip(axes, found.items(), strict=True):
         for method in regime.methods:
             mean, std = sizes[method].mean(axis=1), sizes[method].std(axis=1, ddof=1)

@@ -11,6 +11,7 @@ Stacey's Theorem 1: with batches of T and a gradient of dual norm at most G, the
 1 / (sqrt(L T) G^(1/(p - 1))).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -47,6 +48,7 @@ class Method(NamedTuple):
 FIXED = [Method(p, p) for p in (2.0, 3.0, 6.0, np.inf)]
 OTHERS = [Method(6.0, 2.0), Method(3.0, 3.0, momentum=0.9), Method(6.0, 2.0, momentum=0.9)]
 COUPLED = [Method(3.0, 3.0, mirror_p=mirror_p) for mirror_p in (2.0, 3.0)]
+METHODS = [*FIXED, *OTHERS, *COUPLED]
 
 
 class Regime(NamedTuple):
@@ -76,8 +78,8 @@ class Regime(NamedTuple):
 
 
 REGIMES = [
-    Regime("LPSGDM's theorems, symmetric noise", (*FIXED, *OTHERS, *COUPLED)),
-    Regime("LPSGDM's theorems, skewed noise", (*FIXED, *OTHERS, *COUPLED), skewed=True),
+    Regime("LPSGDM's theorems, symmetric noise", tuple(METHODS)),
+    Regime("LPSGDM's theorems, skewed noise", tuple(METHODS), skewed=True),
     Regime("Stacey's theorem, batches of T", (*FIXED, *COUPLED), stacey=True),
 ]
 
@@ -89,6 +91,7 @@ def noise(key: jax.Array, shape: tuple[int, ...], skewed: jax.Array, scale: jax.
     return scale * jnp.where(skewed, two_values, UNIFORM * (2 * uniform - 1))
 
 
+@functools.cache
 def alignment(method: Method, regime: Regime) -> float:
     """Returns c1, for the worst gradient and p."""
     slopes = np.linspace(-1, 1, 100)[:, None]  # an even number: none is 0.

@@ -6,10 +6,12 @@ numbers to a folder, and returns what there is to read, as Markdown.
 """
 
 import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -69,8 +71,10 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def write_figure(file: Path, figure: Figure) -> None:
-    """Writes a picture, of the same bytes each time."""
-    figure.savefig(file, dpi=100, metadata={"Software": None})
+    """Writes a picture, in 256 colors, as every clone of the repository holds it."""
+    full = io.BytesIO()
+    figure.savefig(full, format="png", dpi=100)
+    Image.open(full).convert("RGB").quantize(256).save(file, optimize=True)
 
 
 def _parser(name: str, description: str) -> Parser:

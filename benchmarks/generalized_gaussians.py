@@ -1,4 +1,23 @@
-"""Descent to the mode of a p-generalised Gaussian."""
+"""Descent to the mode of p-generalised Gaussians.
+
+Claim (Stacey paper, Fig. 1): on |x - (2, 0)|_p^p / p, at a learning rate of 1e-3, STACEY converges faster
+than AdamW and Lion, most of all for p = 8, and is more stable.
+
+Setting: exact gradients, 5000 iterations, p of 2, 4 and 8 for the function and for STACEY, no weight decay,
+100 standard normal starts. The paper names neither alpha nor tau here: ours are alpha = 0.01 and
+tau = 0.001, the library's, and besides alpha equal to the learning rate. Each optimizer also runs at the best
+of the same 31 rates. All rates, p and starts are one compiled program for each optimizer.
+
+    python -m benchmarks.generalized_gaussians --output benchmarks/results/generalized_gaussians
+
+Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, a minute; n = 100, mean ± std of the distance from the mode): at
+1e-3 and p = 8 STACEY(p,p) ends at 0.49 ± 0.24, AdamW at 1.0 ± 0.51, Lion at 0.0054 ± 0.020, LPSGDM at
+0.34 ± 0.05; and STACEY(p,2) diverges from 81 of the 100 starts (54 with alpha = 1e-3; 54 for p = 4). So
+STACEY(p,p) is nearer than AdamW for p = 4 and 8, as claimed, but not than Lion, and STACEY(p,2) is the least
+stable of all. At the rate that ends nearest STACEY does approach fastest: to 0.1 in 28 iterations for p = 4
+(AdamW 89, LPSGDM 106, Lion 3030) and 167 for p = 8. Then it comes no nearer: at the end the nearest is LPSGDM
+for p = 4 (7.4e-5) and Lion for p = 8 (0.0016).
+"""
 
 import itertools
 import sys
@@ -52,11 +71,9 @@ class Course(NamedTuple):
 
     def best_rate(self, density: int) -> int:
         """Returns the rate that ends nearest to the mode, of those at which the fewest starts diverge."""
-
-        def rank(rate: int) -> tuple[int, float]:
-            return int(self.diverged(rate, density).sum()), float(self.mean_and_std(rate, density)[0][-1])
-
-        return min(range(len(LEARNING_RATES)), key=rank)
+        lost = [int(self.diverged(rate, density).sum()) for rate in range(len(LEARNING_RATES))]
+        candidates = [rate for rate, count in enumerate(lost) if count == min(lost)]
+        return min(candidates, key=lambda rate: float(self.mean_and_std(rate, density)[0][-1]))
 
 
 def loss(x: jax.Array, p: jax.Array) -> jax.Array:
@@ -74,7 +91,8 @@ def descend(build: Build, iterations: int, starts: jax.Array, rates: jax.Array) 
     def step(rate: jax.Array, p: jax.Array, carry: Any) -> Any:
         x, state = carry
         updates, state = build(rate, p, iterations).update(jax.grad(loss)(x, p), state, x)
-        return optax.apply_updates(x, updates), state
+        x = optax.apply_updates(x, updates)
+        return (x, state), jnp.linalg.norm(x - jnp.array(MODE))
 
     def everywhere(function: Any) -> Any:
         """Maps over starts, which are the last axis, then densities, then rates."""
@@ -82,8 +100,8 @@ def descend(build: Build, iterations: int, starts: jax.Array, rates: jax.Array) 
         return jax.vmap(jax.vmap(over_starts, in_axes=(None, 0, 0)), in_axes=(0, None, 0))
 
     def record(carry: Any, _: None) -> Any:
-        carry = everywhere(step)(rates, densities, carry)
-        return carry, (jnp.linalg.norm(carry[0] - jnp.array(MODE), axis=-1), carry[0][:, :, 0])
+        carry, distances = everywhere(step)(rates, densities, carry)
+        return carry, (distances, carry[0][:, :, 0])
 
     densities = jnp.array(DENSITIES)
     shape = (len(rates), len(densities), *starts.shape)
@@ -145,11 +163,11 @@ def draw(courses: Mapping[str, Course]) -> Figure:
 
 
 def _contours(axis: Any, p: float) -> None:
-    grid = np.stack(np.meshgrid(np.linspace(-1.6, 4, 200), np.linspace(-2, 2, 200)), axis=-1)
+    grid = np.stack(np.meshgrid(np.linspace(-1.6, 4, 200), np.linspace(-1, 3, 200)), axis=-1)
     heights = np.sum(np.abs(grid - MODE) ** p, axis=-1) ** (1 / p)
     axis.contour(*np.moveaxis(grid, -1, 0), heights, levels=np.arange(0.4, 4, 0.4), colors="0.85")
     axis.plot(*MODE, "k*", markersize=9)
-    axis.set(title=f"p = {p:g}", xlabel="x", xlim=(-1.6, 4), ylim=(-2, 2))
+    axis.set(title=f"p = {p:g}", xlabel="x", xlim=(-1.6, 4), ylim=(-1, 3))
 
 
 def _band(axis: Any, mean: np.ndarray, std: np.ndarray, color: str) -> None:
@@ -159,7 +177,7 @@ def _band(axis: Any, mean: np.ndarray, std: np.ndarray, color: str) -> None:
     axis.fill_between(
         iterations, np.maximum(mean - std, mean / 3), mean + std, color=color, alpha=0.1, linewidth=0
     )
-    axis.set(xscale="log", yscale="log", ylim=(1e-7, 10))
+    axis.set(xscale="log", yscale="log", ylim=(1e-5, 10))
     axis.grid(alpha=0.3)
 
 
@@ -185,6 +203,7 @@ def run(quick: bool, folder: Path) -> str:
     """Measures, draws and tabulates."""
     count, iterations = (10, 50) if quick else (100, 5000)
     starts = np.random.default_rng(0).standard_normal((count, 2)).astype(np.float32)
+    starts = starts[np.argsort(-starts[:, 1])]  # the first is drawn: that which has the longest way down.
     courses = {name: course(build, iterations, starts) for name, build in OPTIMIZERS.items()}
     rows = [row for name, found in courses.items() for row in rows_of(name, found)]
     write_csv(folder / "distances.csv", rows)

@@ -1,4 +1,25 @@
-"""Quadratics: which norm descends fastest."""
+"""Quadratics: how many steps each norm takes, along the axes and rotated.
+
+Claim (LPSGDM paper, Fig. 3): gradient descent suits a quadratic of nearly equal curvatures and sign
+descent one of very unequal ones; p that is annealed to 2 should then have the best of both.
+
+Setting: LPSGD, eps 1e-8, on f(x) = 1/2 sum of c_i x_i^2 with curvatures c at equal ratios, from standard
+normal starts, 16 in 2 dimensions, 2 in 100, 1 in 10,000. Each p has the same 28 learning rates, constant and
+decayed to 0 along a cosine, and runs of 2, 3, 4, 6, 8, 11, 16, ... steps. What counts is the shortest run
+that ends at 1e-3 or 1e-6 of the loss at the start, as a mean over the starts: to end there, and not to pass
+it, since sign descent at a constant rate never settles. All p, rates and starts are one compiled
+program for each dimension, with and without a rotation.
+
+    python -m benchmarks.landscapes --output benchmarks/results/landscapes
+
+Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, 20 minutes; resolution a factor of 1.4), steps to 1e-6 in 2
+dimensions at a constant rate: condition 1.5 takes 6 at p = 2, 2896 at p = infinity, 11 at p = 6 -> 2;
+condition 4000 takes 11585, 5793 and 362. So the claim holds. With the decayed rate every fixed p from 2.5
+on is nearly blind to the condition number (p = 4: 11 and 23 steps, p = 2: 11 and 16384), and to anneal p
+gains nothing more (11 and 32). The dimension hardly matters. But all this is of curvatures along the axes:
+on rotated quadratics of condition 100 in 100 dimensions p = 2 takes 362 steps, p = 4 362, p = infinity 512
+and p = 6 -> 2 512 with the decayed rate; no p is blind there.
+"""
 
 import itertools
 import sys
