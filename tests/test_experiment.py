@@ -1,0 +1,56 @@
+"""The experiments' command line: quick mode writes what the full one does, and mistakes are one line."""
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.experiment import main, markdown_table
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("name", ["landscapes", "generalized_gaussians", "convergence_rate"])
+def test_quick_mode_writes_the_files_that_are_committed_of_the_full_one(name, tmp_path, monkeypatch):
+    experiment = importlib.import_module(f"benchmarks.{name}")
+    if name == "generalized_gaussians":  # each compiles for a second, and has a test of its own.
+        optimizers = {label: experiment.OPTIMIZERS[label] for label in ("AdamW", "Lion")}
+        monkeypatch.setattr(experiment, "OPTIMIZERS", optimizers)
+    assert main(name, experiment.run, "", ["--quick", "--output", str(tmp_path)]) == 0
+    assert set(os.listdir(tmp_path)) == set(os.listdir(RESULTS / name))
+    assert f"python -m benchmarks.{name} --output benchmarks/results/{name}" in experiment.__doc__
+    quick, full = ((folder / "table.md").read_text() for folder in (tmp_path, RESULTS / name))
+    assert "Measured with --quick" in quick
+    assert "Measured with --quick" not in full
+
+
+def test_the_page_ends_with_versions_and_machine(tmp_path, capsys):
+    def run(quick, folder):
+        assert (quick, folder) == (False, tmp_path / "new")
+        assert folder.is_dir()
+        return markdown_table(["a", "b"], [["1", "2"]]) + "\n\n"
+
+    assert main("any", run, "", ["--output", str(tmp_path / "new")]) == 0
+    table, blank, measured = (tmp_path / "new" / "table.md").read_text().rsplit("\n", 3)[0:3]
+    assert table == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert blank == ""
+    assert measured.startswith("Measured with python ")
+    assert str(tmp_path / "new") in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--quik"], ["--output", ""], ["--output", "FILE"], ["--output", "FILE/x"]]
+)
+def test_a_mistake_is_one_line(arguments, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        main(
+            "any",
+            lambda quick, folder: "",
+            "",
+            [a.replace("FILE", str(tmp_path / "file")) for a in arguments],
+        )
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m benchmarks.any: error: ")
