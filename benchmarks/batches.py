@@ -14,15 +14,15 @@ from benchmarks.datasets import Split
 # Each thread loads a whole batch, so more threads than batches ahead would idle.
 AHEAD = grain.ReadOptions(num_threads=8, prefetch_buffer_size=8)
 Arrays: TypeAlias = tuple[np.ndarray, ...]
-# From the step: which images, and the seed of what is random in loading them.
+# From the step: which examples, and the seed of what is random in loading them.
 Plan: TypeAlias = Callable[[int], tuple[np.ndarray, tuple[int, ...] | None]]
 
 
 class Batch(NamedTuple):
-    """The images of one step, split over the devices."""
+    """The examples of one step, split over the devices."""
 
-    images: jax.Array  # [n, height, width, channels] uint8.
-    labels: jax.Array  # [n] int32.
+    inputs: jax.Array  # images [n, height, width, channels] uint8, or tokens [n, length] int32.
+    labels: jax.Array  # int32 [n], of text the next tokens [n, length].
     weights: jax.Array  # [n] float32: 1, or 0 for what only fills the last batch of an evaluation.
 
 
@@ -50,9 +50,9 @@ def evaluation_batches(split: Split, batch_size: int, mesh: Mesh) -> Iterator[Ba
 
 
 @functools.lru_cache(maxsize=2)  # of this epoch, and of the next one, which is prefetched.
-def _order(images: int, seed: int, epoch: int) -> np.ndarray:
+def _order(examples: int, seed: int, epoch: int) -> np.ndarray:
     # Seeded by the epoch, so that any epoch can be run again without those before it.
-    return np.random.default_rng((seed, epoch)).permutation(images)
+    return np.random.default_rng((seed, epoch)).permutation(examples)
 
 
 class _Steps:

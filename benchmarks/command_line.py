@@ -125,7 +125,7 @@ def _add_images(add: Add) -> None:
         type=count,
         default=0,
         metavar="N",
-        help="of the initial parameters, the order of the images and their augmentation (default: 0)",
+        help="of the initial parameters, the order of the data and its augmentation (default: 0)",
     )
     add_running(job)
 
@@ -152,10 +152,10 @@ def _add_tune(add: Add) -> None:
         add,
         "tune",
         jobs.run_tune,
-        "choose learning rate and weight decay on validation images",
+        "choose learning rate and weight decay on validation data",
         "Try the same number of learning rates and weight decays with every optimizer, of those "
         "that the LPSGDM paper tried or of the values named, and show the best of each. A part of "
-        "the training images is held out for that; the test images take no part.",
+        "the training data is held out for that; the test data take no part.",
     )
     add_workload(job)
     add_optimizers(job, None, several=True)
@@ -175,7 +175,7 @@ def _add_time(add: Add) -> None:
         add,
         "time",
         jobs.run_time,
-        "images per second, and what the time goes into",
+        "images or sequences per second, and what the time goes into",
         "Train two epochs with each optimizer and show the speed of the second, the share of it spent "
         "waiting for data, and the share of a step spent in the optimizer.",
     )
@@ -210,7 +210,8 @@ def _add_prepare(add: Add) -> None:
         jobs.prepare,
         "get a dataset",
         "Make a dataset ready with TensorFlow Datasets, once. CIFAR is downloaded, Fashion-MNIST comes "
-        "from the Debian package dataset-fashion-mnist, ImageNet from its two tar files.",
+        "from the Debian package dataset-fashion-mnist, ImageNet from its two tar files; the text of "
+        "Austen's novels from the package r-cran-janeaustenr, C4 from a folder of TensorFlow Datasets.",
     )
     job.add_argument(
         "dataset", choices=datasets.NAMES, metavar="NAME", help=f"one of {', '.join(datasets.NAMES)}"

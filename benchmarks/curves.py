@@ -14,8 +14,17 @@ COLORS = [f"C{index}" for index in (0, 1, 2, 3, 4, 5, 6, 8, 9)]  # without the g
 STYLES = ("-", "--", ":")  # a cycle of colors each.
 
 
-def curves(runs: Mapping[Settings, list[Run]], labels: Mapping[Settings, str], title: str) -> Figure:
-    """Returns train NLL and held-out error by epoch, with a band of one standard deviation, and p."""
+def curves(
+    runs: Mapping[Settings, list[Run]],
+    labels: Mapping[Settings, str],
+    title: str,
+    *,
+    likelihood: bool = False,
+) -> Figure:
+    """Returns train NLL and held-out error by epoch, with a band of one standard deviation, and p.
+
+    With `likelihood` the held-out NLL takes the place of the error.
+    """
     figure = Figure(figsize=(8, 9), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     by_p: dict[tuple[float, ...], list[dict[str, Any]]] = {}
@@ -23,7 +32,8 @@ def curves(runs: Mapping[Settings, list[Run]], labels: Mapping[Settings, str], t
         cycle, color = divmod(index, len(COLORS))
         style = {"color": COLORS[color], "linestyle": STYLES[cycle % 3], "label": labels[setting]}
         _band(axes[0], _values(same, "train_nll"), style)
-        _band(axes[1], 100 * (1 - _values(same, "held_out_top1")), style)
+        held_out = _values(same, "held_out_nll") if likelihood else 100 * (1 - _values(same, "held_out_top1"))
+        _band(axes[1], held_out, style)
         p = tuple(epoch.get("p", np.nan) for epoch in same[0].epochs)
         if not np.isnan(p).all():
             by_p.setdefault(p, []).append(style)
@@ -32,16 +42,17 @@ def curves(runs: Mapping[Settings, list[Run]], labels: Mapping[Settings, str], t
         axes[2].plot(range(1, len(p) + 1), p, marker="o", markersize=3, **shared)
     if any(len(styles) > 1 for styles in by_p.values()):
         axes[2].legend(fontsize="small")
-    _label(axes, next(iter(runs)))
+    held_out_label = "NLL (log perplexity)" if likelihood else "error, %"
+    _label(axes, f"{next(iter(runs)).held_out} {held_out_label}")
+    if not likelihood:
+        _scale(axes[:2])
     figure.suptitle(title, fontsize="medium")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 
-def _label(axes: Any, setting: Settings) -> None:
-    axes[0].set(ylabel="train NLL")
-    axes[1].set(ylabel=f"{setting.held_out} error, %")
-    for axis in axes[:2]:
+def _scale(axes: Any) -> None:
+    for axis in axes:
         if not any(np.any(np.isfinite(y) & (y > 0)) for y in (line.get_ydata() for line in axis.lines)):
             continue  # nothing has a logarithm: all runs diverged, or none errs.
         axis.set_yscale("log")
@@ -51,6 +62,11 @@ def _label(axes: Any, setting: Settings) -> None:
         )
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _label(axes: Any, held_out: str) -> None:
+    axes[0].set(ylabel="train NLL")
+    axes[1].set(ylabel=held_out)
     axes[2].set(ylabel="p, end of epoch", xlabel="epoch")
     axes[2].xaxis.get_major_locator().set_params(integer=True)
     for axis in axes:

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from tokenizers import Tokenizer
+
 from benchmarks.images import Decoded, Photographs, Records, Split
 from benchmarks.preparation import NAMES, Builder, DataError, find, is_prepared, prepare
+from benchmarks.sequences import Sequences
+from benchmarks.text import vocabulary_size
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "load", "prepare"]
+__all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "prepare"]
 
 HeldOut = Literal["test", "validation"]
 
@@ -16,9 +20,9 @@ class Dataset(NamedTuple):
 
     train: Split
     held_out: Split
-    classes: int
-    shape: tuple[int, int, int]  # of an image: height, width, channels.
-    mean: tuple[float, ...]  # of each channel of the training images, to normalise with.
+    classes: int  # of text the number of different tokens.
+    shape: tuple[int, ...]  # of an image: height, width, channels; of text: the length of a sequence.
+    mean: tuple[float, ...]  # of each channel of the training images, to normalise with; () of text.
     std: tuple[float, ...]
     augment: str | None  # how training changes images: "crop_flip" pads, crops and flips, "flip" flips.
 
@@ -59,19 +63,51 @@ _DESCRIPTIONS = {
 }
 
 
-def load(name: str, *, held_out: HeldOut = "test", data_dir: Path | None = None) -> Dataset:
-    """Opens a prepared dataset; the digits, which need no files, are prepared here.
+# How many sequences of text are called an epoch. Few enough for a curve to have points: the 5,000 batches
+# of STACEY's paper are ten epochs of C4.
+_PER_EPOCH = {"stdlib": 2_048, "austen": 2_048, "c4": 8_000}
+_NEED_NO_FILES = ("digits", "stdlib")
 
-    For "validation" a fixed part of the training split is held out, and the test split is not
-    read. `data_dir` is where TFDS keeps datasets (its own default otherwise).
+
+def is_text(name: str) -> bool:
+    """Says whether a dataset is text, and not images."""
+    return name in _PER_EPOCH
+
+
+def kind(name: str) -> str:
+    """Returns what the examples of a dataset are."""
+    return "sequences" if is_text(name) else "images"
+
+
+def load(name: str, *, held_out: HeldOut = "test", data_dir: Path | None = None) -> Dataset:
+    """Opens a prepared dataset; the digits and the standard library are prepared here.
+
+    For "validation" a fixed part of the training images is held out, or the text that is for
+    that, and the test split is not read. `data_dir` is where TFDS keeps datasets (its own
+    default otherwise).
     """
     builder = _open(name, data_dir)
+    if is_text(name):
+        return _text(builder, held_out, _PER_EPOCH[name])
     description = _DESCRIPTIONS[name]
     train, held = _slices(description, held_out)
     return Dataset(
         description.split(Records(builder, train)),
         description.split(Records(builder, held)),
         *description[:5],
+    )
+
+
+def _text(builder: Builder, held_out: HeldOut, per_epoch: int) -> Dataset:
+    tokenizer = Tokenizer.from_str(builder.info.metadata["tokenizer"])
+    return Dataset(
+        Sequences(Records(builder, "train"), per_epoch),
+        Sequences(Records(builder, held_out)),
+        vocabulary_size(tokenizer),
+        (builder.LENGTH,),
+        mean=(),
+        std=(),
+        augment=None,
     )
 
 
@@ -85,7 +121,7 @@ def _open(name: str, data_dir: Path | None) -> Builder:
     builder = find(name, data_dir)
     if is_prepared(builder):
         return builder
-    if name != "digits":
+    if name not in _NEED_NO_FILES:
         raise DataError(_missing(builder, data_dir))
     prepare(name, data_dir=data_dir)
     return find(name, data_dir)
@@ -97,4 +133,6 @@ def _missing(builder: Builder, data_dir: Path | None) -> str:
         command += f" --data-dir {data_dir}"
     if builder.name == "imagenet2012":
         command += " --source DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+    if builder.name == "c4":
+        command += " --source DIR, where DIR is a folder of TensorFlow Datasets that has c4/en"
     return f"{builder.name} is not in {builder.data_dir_root}; get it with: {command}"

@@ -19,17 +19,18 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom.
 
 
 class Split(Protocol):
-    """Labelled images, loaded by index; several threads may load at once."""
+    """Labelled images, or text, loaded by index; several threads may load at once."""
 
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """Returns the number of examples."""
         ...
 
     def load(self, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
         """Returns uint8 images [n, height, width, channels] and int32 labels [n].
 
-        `seed` decides the random crops that are cut while decoding. Without it, as in
-        evaluation, nothing is random.
+        Of text they are int32 tokens [n, length] and the tokens after them. `seed` is that of
+        the run and the epoch, which decide the random crops that are cut while decoding, or
+        the part of the text. Without it, as in evaluation, nothing is random.
         """
         ...
 
@@ -40,7 +41,8 @@ class Records:
     def __init__(self, builder: Builder, split: str) -> None:
         """Opens a split, which may be a slice, of a prepared dataset."""
         # TFDS decodes with OpenCV where there is one, else with Pillow, which may differ in the last bit.
-        decoders = {"image": tfds.decode.SkipDecoding()}
+        encoded = {"image"} & set(builder.info.features)
+        decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
         self._source = builder.as_data_source(split, decoders=decoders)
         self._folder = builder.data_dir
 

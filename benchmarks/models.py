@@ -1,6 +1,6 @@
-"""The models, by name, in Flax NNX.
+"""The models, by name, in Flax NNX: those for images here, those for text in `language_models.py`.
 
-Their shapes and parameter counts are those of PyTorch's: padding is symmetric, shortcuts
+The shapes and parameter counts of those for images are PyTorch's: padding is symmetric, shortcuts
 that change shape are 1 x 1 convolutions with BatchNorm, convolutions before a BatchNorm
 have no bias. Three choices are ours, as the papers tell none: VGG-11 has BatchNorm and, on
 small images, a single linear layer as its head; initial values are Flax's defaults; batch
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from benchmarks.language_models import LANGUAGE_MODELS, Llama
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 SMALLEST = {"vgg11": 32}  # pixels; its five poolings leave one.
@@ -181,6 +183,13 @@ def _resnet(block: Callable[[int, int], list[tuple[int, int, int]]], *counts: in
     return build
 
 
+def _llama(name: str) -> Build:
+    def build(*, classes: int, **options: Any) -> nnx.Module:
+        return Llama(LANGUAGE_MODELS[name], vocabulary=classes, **options)
+
+    return build
+
+
 MODELS: dict[str, Build] = {
     "resnet8": _small(1),
     "resnet8_stride2": _small(1, stride=2),  # a quarter of the work: for full-size studies on a CPU.
@@ -188,18 +197,19 @@ MODELS: dict[str, Build] = {
     "resnet18": _resnet(_basic, 2, 2, 2, 2),
     "resnet50": _resnet(_bottleneck, 3, 4, 6, 3),
     "vgg11": VGG,
+    **{name: _llama(name) for name in LANGUAGE_MODELS},
 }
 
 
 def build_model(
     name: str, shape: Sequence[int], classes: int, *, dtype: str = "float32", seed: int = 0
 ) -> nnx.Module:
-    """Returns the model for images of shape (height, width, channels), with the stem that they need."""
-    height, width, channels = shape
-    return MODELS[name](
-        large=min(height, width) >= LARGE,
-        channels=channels,
-        classes=classes,
-        dtype=DTYPES[dtype],
-        rngs=nnx.Rngs(seed),
-    )
+    """Returns the model for images of shape (height, width, channels), or text of shape (length,).
+
+    Models for images have the stem that they need, those for text take any length.
+    """
+    sizes: dict[str, Any] = {}
+    if name not in LANGUAGE_MODELS:
+        height, width, channels = shape
+        sizes = {"large": min(height, width) >= LARGE, "channels": channels}
+    return MODELS[name](**sizes, classes=classes, dtype=DTYPES[dtype], rngs=nnx.Rngs(seed))

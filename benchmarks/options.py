@@ -167,8 +167,8 @@ not_negative = number(lambda x: 0 <= x < float("inf"), "from 0")
 rate = number(lambda x: 0 <= x < 1, "from 0 to below 1")
 
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "batch_size": (whole_number, "images in a batch, over all devices"),
-    "epochs": (whole_number, "passes over the training images"),
+    "batch_size": (whole_number, "images, or sequences of text, in a batch, over all devices"),
+    "epochs": (whole_number, "passes over the training images; of text each has a fixed number of sequences"),
     "learning_rate": (positive, "the peak"),
     "weight_decay": (not_negative, "added to the gradient for SGD and Adam, decoupled for the others"),
     "p": (number(lambda x: x > 1, "above 1"), "the norm; LPSGD and LPSGDM lower it to 2"),
@@ -182,5 +182,5 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "warmup_steps": (count, "steps in which the learning rate rises (default: a twentieth of all)"),
     "decay": (str, "what the weight decay acts on"),
     "dtype": (str, "what the model computes in"),
-    "held_out": (str, "images to evaluate on; those for validation are left out of the training"),
+    "held_out": (str, "what to evaluate on; what is for validation is left out of the training"),
 }

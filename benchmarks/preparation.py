@@ -8,12 +8,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from benchmarks import digits, fashion_mnist
+from benchmarks import corpora, fashion_mnist, text
+from benchmarks.digits import Digits
 
 Builder = Any  # tfds.core.DatasetBuilder, which ships no types.
 FILE_FORMAT = "array_record"  # the one that needs no TensorFlow to be read, in any order.
@@ -27,13 +29,14 @@ def prepare(name: str, *, data_dir: Path | None = None, source: Path | None = No
     """Makes a dataset ready, if it is not yet; returns its folder.
 
     `data_dir` is where TFDS keeps datasets (its own default otherwise). `source` is a folder
-    with the files as they are published, which ImageNet needs and the others can do without.
+    with the files as they are published, which ImageNet needs and the others can do without;
+    for C4 it is a folder of TFDS.
     """
     builder = find(name, data_dir)
-    if source is not None and name == digits.Digits.name:
-        raise DataError("the digits come with scikit-learn: they take no --source")
+    if source is not None and name in _COME_WITH:
+        raise DataError(f"{name} comes with {_COME_WITH[name]}: it takes no --source")
     if not is_prepared(builder):
-        if name != digits.Digits.name:
+        if name not in (*_COME_WITH, text.Austen.name):
             _require_tensorflow(name)
         with tempfile.TemporaryDirectory() as scratch, _one_line_errors(builder):
             config, downloads = _SOURCES[name](builder, source, Path(scratch))
@@ -50,7 +53,7 @@ def find(name: str, data_dir: Path | None) -> Builder:
         raise DataError(f"there is no dataset {name}, but {', '.join(_SOURCES)}")
     try:
         with quiet():
-            builder = tfds.builder(name, data_dir=data_dir)
+            builder = _OURS.get(name, partial(tfds.builder, name))(data_dir=data_dir)
     except Exception as error:  # TFDS lets through whatever its parsers of metadata raise.
         advice = "remove it and prepare the dataset again"
         raise DataError(f"cannot open {name}: {_on_one_line(error)}; {advice}") from error
@@ -124,6 +127,23 @@ def _from_package(builder: Builder, source: Path | None, scratch: Path) -> Downl
     return tfds.download.DownloadConfig(manual_dir=scratch), scratch
 
 
+def _from_debian_text(builder: Builder, source: Path | None, scratch: Path) -> Download:
+    source = source or corpora.AUSTEN_INSTALLED
+    advice = f"`apt install {corpora.AUSTEN_PACKAGE}` brings it, or --source DIR names a folder that has it"
+    _require(source / corpora.AUSTEN_FILE, advice)
+    return tfds.download.DownloadConfig(manual_dir=source), scratch
+
+
+def _from_tfds(builder: Builder, source: Path | None, scratch: Path) -> Download:
+    folder = (source or Path(builder.data_dir_root)) / "c4" / "en"
+    versions = sorted(file.parent for file in folder.glob("*/dataset_info.json"))
+    if not versions:
+        raise DataError(
+            f"{folder} has no prepared dataset: --source DIR names a folder of TensorFlow Datasets with c4/en"
+        )
+    return tfds.download.DownloadConfig(manual_dir=versions[-1]), scratch
+
+
 def _from_archive(builder: Builder, source: Path | None, scratch: Path) -> Download:
     if source is None:
         return tfds.download.DownloadConfig(), None
@@ -146,7 +166,13 @@ _SOURCES: dict[str, Callable[[Builder, Path | None, Path], Download]] = {
     "cifar10": _from_archive,
     "cifar100": _from_archive,
     "imagenet2012": _from_tar_files,
+    "stdlib": _from_memory,
+    "austen": _from_debian_text,
+    "c4": _from_tfds,
 }
+# Without the registry of TFDS, which has a C4 of its own.
+_OURS = {builder.name: builder for builder in (Digits, text.Stdlib, text.Austen, text.C4)}
+_COME_WITH = {"digits": "scikit-learn", "stdlib": "Python"}
 NAMES = tuple(_SOURCES)
 
 

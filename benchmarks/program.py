@@ -27,7 +27,7 @@ class Totals(NamedTuple):
 
     nll: jax.Array
     right: jax.Array
-    images: jax.Array
+    number: jax.Array  # of the images, or of the tokens.
 
 
 class TrainState(NamedTuple):
@@ -100,13 +100,13 @@ def compiled_step(program: Program) -> Callable[..., tuple[TrainState, jax.Array
     @partial(jax.jit, donate_argnames="state")
     def train_step(state: TrainState, batch: Batch, seed: int, step: int) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        images = normalise(augment(program.augment, key, batch.images), program.mean, program.std)
+        inputs = _scaled(program, augment(program.augment, key, batch.inputs))
 
         def loss(params: Variables) -> tuple[jax.Array, tuple[Totals, Variables]]:
             model = nnx.merge(program.graphdef, params, state.model_state, copy=True)
             model.train()
-            totals = _sums(model(images), batch)
-            return totals.nll / totals.images, (totals, nnx.state(model, nnx.Not(nnx.Param)))
+            totals = _sums(model(inputs), batch)
+            return totals.nll / totals.number, (totals, nnx.state(model, nnx.Not(nnx.Param)))
 
         grads, (totals, model_state) = jax.grad(loss, has_aux=True)(state.params)
         updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
@@ -119,26 +119,35 @@ def compiled_step(program: Program) -> Callable[..., tuple[TrainState, jax.Array
 
 @functools.lru_cache(maxsize=8)
 def compiled_evaluation(program: Program) -> Callable[..., Totals]:
-    """Returns what adds a batch of the held-out images to the totals, in float32."""
+    """Returns what adds a batch of what is held out to the totals, in float32."""
 
     @jax.jit
     def evaluate(params: Variables, model_state: Variables, totals: Totals, batch: Batch) -> Totals:
         model = nnx.merge(program.evaluated, params, model_state)
         model.eval()
-        logits = model(normalise(batch.images, program.mean, program.std))
+        logits = model(_scaled(program, batch.inputs))
         return jax.tree.map(jnp.add, totals, _sums(logits, batch))
 
     return evaluate
 
 
+def _scaled(program: Program, inputs: jax.Array) -> jax.Array:
+    """Returns what the model takes: images are normalised, tokens stay as they are."""
+    return normalise(inputs, program.mean, program.std) if program.mean else inputs
+
+
 def _sums(logits: jax.Array, batch: Batch) -> Totals:
+    """Returns sums over the examples, of text over all of their tokens."""
     logits = logits.astype(jnp.float32)
+    weights = jnp.broadcast_to(
+        jnp.expand_dims(batch.weights, range(1, batch.labels.ndim)), batch.labels.shape
+    )
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     right = logits.argmax(axis=-1) == batch.labels
-    return Totals(jnp.sum(batch.weights * nll), jnp.sum(batch.weights * right), jnp.sum(batch.weights))
+    return Totals(jnp.sum(weights * nll), jnp.sum(weights * right), jnp.sum(weights))
 
 
 def means(totals: Totals) -> tuple[float, float]:
     """Returns the NLL and the share of right answers."""
-    nll, right, images = (float(total) for total in totals)
-    return nll / images, right / images
+    nll, right, number = (float(total) for total in totals)
+    return nll / number, right / number

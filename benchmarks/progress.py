@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.comparison import names
+from benchmarks.datasets import is_text
 from benchmarks.optimizers import Schedules, label
 from benchmarks.settings import Settings
 from benchmarks.training import Epoch, Look
@@ -63,9 +64,11 @@ class Display:
     def epoch(self, number: int, epoch: Epoch) -> None:
         """Tells what an epoch ended with: in the bar, or where there is none in a line."""
         settings = self._settings
+        nll, top1 = f"NLL {epoch.held_out_nll:.4f}", f"top-1 {epoch.held_out_top1:.2%}"
+        held_out = nll if is_text(settings.dataset) else top1
         state = (
             f"{self.name(settings)}, epoch {number}/{settings.epochs}: "
-            f"train NLL {epoch.train_nll:.4f}, {settings.held_out} top-1 {epoch.held_out_top1:.2%}"
+            f"train NLL {epoch.train_nll:.4f}, {settings.held_out} {held_out}"
         )
         self._show(number, state)
         if not self._console.is_terminal:

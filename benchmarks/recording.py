@@ -41,7 +41,7 @@ class Run:
 
     settings: Settings
     environment: dict[str, str]
-    images: dict[str, int]  # how many there were to train on, and how many held out.
+    examples: dict[str, int]  # how many there were to train on, and how many held out.
     epochs: list[dict[str, Any]]
 
     @property
@@ -64,26 +64,26 @@ class ResultsFolder:
             raise FolderError.of(path, error) from error
 
     def find(self, runs: Mapping[Settings, dict[str, int]]) -> dict[Settings, Run]:
-        """Returns the records that there are of runs on so many images; refuses what cannot be continued."""
+        """Returns the records that there are of runs on so much data; refuses what cannot be continued."""
         found = {run.settings: run for run in read(self.path) if run.settings in runs}
         for settings, run in found.items():
             self._check(run, runs[settings])
         return found
 
-    def begin(self, settings: Settings, images: dict[str, int], known: Run | None = None) -> Run:
+    def begin(self, settings: Settings, examples: dict[str, int], known: Run | None = None) -> Run:
         """Returns the record of a run: what is in its file, which may be new, or else what is known."""
         file = self.path / f"{name(settings)}.jsonl"
         found = next(iter(read(file)), None) if file.exists() else known
         if found is None:
-            return self._write(Run(settings, environment(), images, []))
-        self._check(found, images)
+            return self._write(Run(settings, environment(), examples, []))
+        self._check(found, examples)
         return found
 
-    def _check(self, run: Run, images: dict[str, int]) -> None:
+    def _check(self, run: Run, examples: dict[str, int]) -> None:
         """Refuses a record of other data, and to continue one of other versions."""
         file = self.path / f"{name(run.settings)}.jsonl"
-        if other := difference(images, run.images):
-            raise FolderError(f"{file} is of other images: {other}; name another folder")
+        if other := difference(examples, run.examples):
+            raise FolderError(f"{file} is of other data: {other}; name another folder")
         other = None if run.finished else difference(environment(), run.environment)
         if other:
             raise FolderError(f"{file} is of another environment: {other}; name another folder")
@@ -139,7 +139,7 @@ class ResultsFolder:
             raise FolderError.of(self.path, error) from error
 
     def _write(self, run: Run) -> Run:
-        header = {"settings": run.settings.plain(), "environment": run.environment, "images": run.images}
+        header = {"settings": run.settings.plain(), "environment": run.environment, "examples": run.examples}
         lines = [
             json.dumps(record, allow_nan=False) + "\n" for record in (header, *map(_without_nan, run.epochs))
         ]
@@ -164,8 +164,8 @@ def _read(files: list[Path]) -> list[Run]:
             for line in file.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 if "settings" in record:
-                    measured_with, images = (dict(record[part]) for part in ("environment", "images"))
-                    runs.append(Run(Settings.of(record["settings"]), measured_with, images, []))
+                    measured_with, examples = (dict(record[part]) for part in ("environment", "examples"))
+                    runs.append(Run(Settings.of(record["settings"]), measured_with, examples, []))
                 else:
                     runs[-1].epochs.append(_with_nan(record))
         except (ValueError, LookupError, TypeError) as error:

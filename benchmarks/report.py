@@ -12,7 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.comparison import (
+    NLL,
+    PERPLEXITY,
+    TOP1,
+    TRAIN_NLL,
     WORKLOAD,
+    Measure,
     Workload,
     best_of,
     cells,
@@ -20,12 +25,12 @@ from benchmarks.comparison import (
     interval,
     names,
     seeds,
-    top1,
     varying,
     verdict,
     workloads,
 )
 from benchmarks.curves import curves
+from benchmarks.datasets import is_text, kind
 from benchmarks.optimizers import OPTIMIZERS, label, p_text
 from benchmarks.recording import ResultsFolder, Run
 from benchmarks.settings import Settings, presets
@@ -65,17 +70,20 @@ def write(folder: ResultsFolder, runs: list[Run], at: list[int] | None = None) -
         first = workload.first
         folder.write_text(f"table{suffix}.csv", _csv(*tabulate(workload, at)))
         figure = curves(
-            workload.runs, names(workload.settings), f"{first.model} on {first.dataset}. {seeds(workload)}"
+            workload.runs,
+            names(workload.settings),
+            f"{first.model} on {first.dataset}. {seeds(workload)}",
+            likelihood=is_text(first.dataset),
         )
         written.append(f"table{suffix}.csv")
-        for kind in ("png", "svg"):
+        for ending in ("png", "svg"):
             picture = io.BytesIO()
             # Without the date the same records give the same file.
-            metadata = {"Date": None} if kind == "svg" else None
+            metadata = {"Date": None} if ending == "svg" else None
             with matplotlib.rc_context({"svg.hashsalt": "lpoptax"}):
-                figure.savefig(picture, format=kind, dpi=100, metadata=metadata)
-            folder.write_bytes(f"curves{suffix}.{kind}", picture.getvalue())
-            written.append(f"curves{suffix}.{kind}")
+                figure.savefig(picture, format=ending, dpi=100, metadata=metadata)
+            folder.write_bytes(f"curves{suffix}.{ending}", picture.getvalue())
+            written.append(f"curves{suffix}.{ending}")
     return written
 
 
@@ -84,7 +92,7 @@ def _suffixes(all_workloads: list[Workload]) -> list[str]:
     if len(all_workloads) < 2:
         return [""] * len(all_workloads)
     values = [
-        [*(str(getattr(workload.first, name)) for name in WORKLOAD), str(workload.images["train"])]
+        [*(str(getattr(workload.first, name)) for name in WORKLOAD), str(workload.examples["train"])]
         for workload in all_workloads
     ]
     short = [*(name in ("dataset", "model", "epochs") for name in WORKLOAD), False]
@@ -113,7 +121,6 @@ def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str]
     """Returns the names of the columns, and a row for each setting of which a run has finished."""
     epochs = [epoch for epoch in at or [workload.first.epochs] if epoch <= workload.first.epochs]
     more = [name for name in varying(workload.settings) if name not in ("optimizer", "p", *SHOWN)]
-    test = f"{workload.first.held_out} top-1, %"
     best = best_of(workload)
     columns = ["optimizer", "p", "learning rate", "weight decay", *(name.replace("_", " ") for name in more)]
     rows = [
@@ -127,33 +134,40 @@ def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str]
     ]
     for epoch in epochs:
         suffix = f", epoch {epoch}" if len(epochs) > 1 else ""
-        published = [_published(setting, workload.images, epoch) for setting in workload.runs]
-        for title, key, scale, spec in (
-            ("train NLL", "train_nll", 1, ".4f"),
-            (test, "held_out_top1", 100, ".2f"),
-        ):
+        published = [_published(setting, workload.examples, epoch) for setting in workload.runs]
+        for title, measure in _figures(workload).items():
             columns.append(title + suffix)
             for row, runs in zip(rows, workload.runs.values(), strict=True):
-                row.append(_mean_std([scale * run.epochs[epoch - 1][key] for run in runs], spec))
+                row.append(_mean_std([measure.at(run.epochs[epoch - 1]) for run in runs], measure.spec))
             if any(published):
                 columns.append(f"published{suffix}")
                 for row, values in zip(rows, published, strict=True):
-                    row.append(values.get(key, ""))
+                    row.append(values.get(measure.key, ""))
     if best is not None:
         columns.append("minus the best (95 %)")
         for row, setting in zip(rows, workload.runs, strict=True):
             compared = setting != best and len(workload.runs[setting]) > 1
             other = "best" if setting == best else "one seed"
-            row.append(interval(top1(workload, setting), top1(workload, best)) if compared else other)
+            row.append(interval(workload, setting, best) if compared else other)
     return columns, rows
 
 
-def _published(setting: Settings, images: dict[str, int], epoch: int) -> dict[str, str]:
+def _figures(workload: Workload) -> dict[str, Measure]:
+    """Returns what is tabulated of each epoch, by the title of its column."""
+    held_out = [NLL, PERPLEXITY] if is_text(workload.first.dataset) else [TOP1]
+    titles = {
+        f"{workload.first.held_out} {measure.name}{measure.unit.replace(' ', ', ')}": measure
+        for measure in held_out
+    }
+    return {TRAIN_NLL.name: TRAIN_NLL, **titles}
+
+
+def _published(setting: Settings, examples: dict[str, int], epoch: int) -> dict[str, str]:
     """Returns the cells of the papers that have this one, each with its paper.
 
     There are none for a part of the data, for what stands in for it, or for other settings.
     """
-    if setting.held_out != "test" or images != SIZES.get(setting.dataset):
+    if setting.held_out != "test" or examples != SIZES.get(setting.dataset):
         return {}
     names = {name: str(getattr(setting, name)) for name in ("dataset", "model", "optimizer")}
     cells: dict[str, list[str]] = {}
@@ -175,9 +189,11 @@ def _is_of(setting: Settings, paper: str) -> bool:
 def explain(workload: Workload) -> str:
     """Returns how to read the table, and what it shows."""
     first = workload.first
+    to_train_on = "an epoch" if is_text(first.dataset) else "to train on"
     return (
         f"{seeds(workload)}, after {duration(first)} of {first.model} on {first.dataset} "
-        f"({workload.images['train']:,} images to train on, {workload.images['held_out']:,} to "
+        f"({workload.examples['train']:,} {kind(first.dataset)} {to_train_on}, "
+        f"{workload.examples['held_out']:,} to "
         f"{VERBS[first.held_out]}) with batches of {first.batch_size}. "
         f"{verdict(workload)}{_unfinished(workload)} {_measured_with(workload)}"
     )
@@ -195,10 +211,11 @@ def _measured_with(workload: Workload) -> str:
 
 def _unfinished(workload: Workload) -> str:
     """Says how far the runs are that have not finished."""
+    measure = workload.measure
     return "".join(
         f" {label(run.settings)} with seed {run.settings.seed} was at "
-        f"{100 * run.epochs[-1]['held_out_top1']:.2f} % {run.settings.held_out} top-1 "
-        f"after epoch {len(run.epochs)}."
+        f"{measure.at(run.epochs[-1]):{measure.spec}}{measure.unit} "
+        f"{run.settings.held_out} {measure.name} after epoch {len(run.epochs)}."
         for run in workload.unfinished
         if run.epochs
     )

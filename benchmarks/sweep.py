@@ -39,7 +39,7 @@ def sweep(
 ) -> None:
     """Trains the runs that are neither finished nor under way in another job."""
     mesh = all_devices()
-    found = folder.find({settings: _images(dataset) for settings, dataset in runs.items()})
+    found = folder.find({settings: _examples(dataset) for settings, dataset in runs.items()})
     missing = [settings for settings in runs if settings not in found or not found[settings].finished]
     with Display(console, missing) as display:
         for settings in runs:
@@ -53,7 +53,7 @@ def sweep(
                 display.finish(settings)
 
 
-def _images(dataset: Dataset) -> dict[str, int]:
+def _examples(dataset: Dataset) -> dict[str, int]:
     return {"train": len(dataset.train), "held_out": len(dataset.held_out)}
 
 
@@ -66,7 +66,7 @@ def _begin(
     Where several processes train together the first one decides, and keeps the records.
     """
     with contextlib.ExitStack() as stack:
-        record: Run | None = Run(settings, {}, _images(dataset), [])
+        record: Run | None = Run(settings, {}, _examples(dataset), [])
         if jax.process_index() == 0:
             record = _claimed(settings, dataset, known, folder, display, stack)
         if jax.process_count() > 1 and not multihost_utils.broadcast_one_to_all(np.array(record is not None)):
@@ -86,7 +86,7 @@ def _claimed(
     if not stack.enter_context(folder.claim(settings)):
         display.say(f"{display.name(settings)}, is under way in another job")
         return None
-    record = folder.begin(settings, _images(dataset), known)
+    record = folder.begin(settings, _examples(dataset), known)
     if record.finished:
         # Of an interruption after the last epoch.
         Checkpoints(_checkpoints(settings, folder), {}).remove()

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from benchmarks.batches import training_batches
 from benchmarks.comparison import cells, varying
-from benchmarks.datasets import Dataset
+from benchmarks.datasets import Dataset, kind
 from benchmarks.optimizers import label
 from benchmarks.program import Program, TrainState, compiled_step, start
 from benchmarks.recording import environment
@@ -28,7 +28,7 @@ class Timing(NamedTuple):
     """The times of one run."""
 
     settings: Settings
-    images_per_second: float  # of the loop, over the second epoch.
+    per_second: float  # images, or sequences, of the loop, over the second epoch.
     waiting: float  # share of that epoch in which the loop waited for data.
     step: float  # seconds; median.
     optimizer: float  # seconds of the optimizer's update alone; median, in rounds with the step.
@@ -38,9 +38,9 @@ def measure(settings: Settings, dataset: Dataset, mesh: Mesh) -> Timing:
     """Trains for two epochs, of which the first compiles; then times the step and its last part."""
     settings = dataclasses.replace(settings, epochs=2)
     _, epoch = train(settings, dataset, mesh=mesh)
-    images = len(dataset.train) // settings.batch_size * settings.batch_size
+    examples = len(dataset.train) // settings.batch_size * settings.batch_size
     step, optimizer = _interleaved(settings, dataset, mesh)
-    return Timing(settings, images / epoch.seconds, epoch.waiting / epoch.seconds, step, optimizer)
+    return Timing(settings, examples / epoch.seconds, epoch.waiting / epoch.seconds, step, optimizer)
 
 
 def _interleaved(settings: Settings, dataset: Dataset, mesh: Mesh) -> tuple[float, float]:
@@ -80,7 +80,7 @@ def table(timings: list[Timing]) -> str:
     varies = varying([timing.settings for timing in timings])
     more = [name for name in varies if name not in ("optimizer", "p")]
     columns = ["optimizer", *(name.replace("_", " ") for name in more)]
-    columns += ["images / s", "waiting for data, %", "step, ms", "optimizer, % of the step"]
+    columns += [f"{kind(first.dataset)} / s", "waiting for data, %", "step, ms", "optimizer, % of the step"]
     rows = [columns, ["---"] * len(columns), *(_row(timing, more) for timing in timings)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     task = {"batch_size": f"batches of {first.batch_size}", "dtype": first.dtype}
@@ -97,7 +97,7 @@ def _row(timing: Timing, more: list[str]) -> list[str]:
     return [
         label(timing.settings),
         *cells(timing.settings, more),
-        f"{timing.images_per_second:.0f}",
+        f"{timing.per_second:.0f}",
         f"{100 * timing.waiting:.1f}",
         f"{1000 * timing.step:.1f}",
         f"{100 * timing.optimizer / timing.step:.1f}",

@@ -10,7 +10,8 @@ from jax.sharding import AxisType, Mesh
 
 from benchmarks.batches import Batch, evaluation_batches, training_batches
 from benchmarks.checkpoints import Checkpoints
-from benchmarks.datasets import Dataset
+from benchmarks.datasets import Dataset, kind
+from benchmarks.language_models import LANGUAGE_MODELS
 from benchmarks.models import SMALLEST
 from benchmarks.program import (
     Program,
@@ -31,7 +32,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 class Epoch(NamedTuple):
     """What is measured in each epoch."""
 
-    train_nll: float  # mean over the images as they were trained on: augmented, before their step.
+    train_nll: float  # mean over images, or tokens, as they were trained on: augmented, before their step.
     train_top1: float  # share of right answers, 0 to 1, of the same.
     held_out_nll: float  # after the epoch, in float32, over the whole split.
     held_out_top1: float
@@ -40,7 +41,7 @@ class Epoch(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far the training is. With the seed it also tells the images to come."""
+    """How far the training is. With the seed it also tells the batches to come."""
 
     step: int
     seconds: float  # of the current epoch.
@@ -118,20 +119,25 @@ def train(
 
 def check(settings: Settings, dataset: Dataset, mesh: Mesh) -> None:
     """Refuses settings that cannot be run with this data on these devices."""
-    devices, images = mesh.shape[mesh.axis_names[0]], len(dataset.train)
+    devices, examples = mesh.shape[mesh.axis_names[0]], len(dataset.train)
     if settings.batch_size % devices:
         raise SettingsError(
             f"a batch of {settings.batch_size} cannot be divided over {devices} devices: "
             f"name a multiple of {devices}"
         )
-    if settings.batch_size > images:
+    if settings.batch_size > examples:
         raise SettingsError(
-            f"a batch of {settings.batch_size} is more than the {images} training images "
-            f"of {settings.dataset}"
+            f"a batch of {settings.batch_size} is more than the {examples} training "
+            f"{kind(settings.dataset)} of {settings.dataset}"
         )
-    height, width, _ = dataset.shape
-    if min(height, width) < SMALLEST.get(settings.model, 1):
-        least = SMALLEST[settings.model]
+    if (settings.model in LANGUAGE_MODELS) != (len(dataset.shape) == 1):
+        reads = "sequences" if settings.model in LANGUAGE_MODELS else "images"
+        raise SettingsError(
+            f"{settings.model} takes {reads}, and {settings.dataset} has {kind(settings.dataset)}: "
+            "name another --model or another --dataset"
+        )
+    if (least := SMALLEST.get(settings.model, 1)) > min(dataset.shape[:2]):
+        height, width, _ = dataset.shape
         raise SettingsError(
             f"{settings.model} needs images of {least} x {least} pixels or more; "
             f"those of {settings.dataset} have {height} x {width}"

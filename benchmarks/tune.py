@@ -1,7 +1,7 @@
 """Chooses learning rate and weight decay, with the same number of trials for every optimizer.
 
-The test images take no part: settings are ranked by the negative log likelihood of the
-validation images after the last epoch, averaged over the seeds. It decides better than the
+The test data take no part: settings are ranked by the negative log likelihood of the
+validation data after the last epoch, averaged over the seeds. It decides better than the
 share of right answers, of which small sets leave many ties.
 """
 

@@ -1,8 +1,8 @@
-"""Tiny datasets in the format of the published archives, made ready by the stock builders of TFDS.
+"""Tiny datasets in the formats of the published ones, made ready as those are.
 
 `python -m tests.archives DIR` puts `cifar10` and `imagenet2012` into DIR, for `--data-dir DIR`; the
 names of others may follow.
-Their images are made up: nothing that is measured on them says anything about CIFAR or ImageNet.
+Their content is made up: nothing that is measured on them says anything about CIFAR, ImageNet or C4.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -18,6 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from benchmarks.datasets import prepare
+from benchmarks.preparation import quiet
 
 # As TFDS labels the first files of ImageNet's validation split, so that training can learn them.
 # fmt: off
@@ -63,7 +65,39 @@ def write_imagenet2012(folder, train=160, validation=16):
     _write_tar(folder / "ILSVRC2012_img_val.tar", photographs)
 
 
-WRITERS = {"cifar10": write_cifar10, "cifar100": write_cifar100, "imagenet2012": write_imagenet2012}
+class C4(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Made-up documents with the features of TFDS's C4."""
+
+    VERSION = tfds.core.Version("3.1.0")
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="en")]
+
+    def _info(self):
+        names = ("content-length", "content-type", "text", "timestamp", "url")
+        features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(0, 60), "validation": self._generate_examples(1, 20)}
+
+    def _generate_examples(self, seed, count):
+        rng = np.random.default_rng(seed)
+        for key in range(count):
+            text = " ".join(f"word{number}" for number in rng.integers(0, 50, 200))
+            yield key, {**dict.fromkeys(self.info.features, ""), "text": f"{seed} {key}: {text} é"}
+
+
+def write_c4(folder):
+    """Writes a folder of TFDS that has C4, in the format that is its usual one."""
+    with quiet():
+        C4(data_dir=folder).download_and_prepare()
+
+
+WRITERS = {
+    "cifar10": write_cifar10,
+    "cifar100": write_cifar100,
+    "imagenet2012": write_imagenet2012,
+    "c4": write_c4,
+}
 
 
 def prepare_tiny(name, data_dir):
@@ -71,6 +105,8 @@ def prepare_tiny(name, data_dir):
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         WRITERS[name](source)
+        if name == "c4":
+            return prepare(name, data_dir=data_dir, source=source)
         with registered(name, source):
             return prepare(name, data_dir=data_dir, source=source)
 

@@ -24,8 +24,8 @@ def tiny_data(tmp_path_factory):
     """Returns a folder with tiny datasets, for `data_dir`."""
     folder = tmp_path_factory.mktemp("tiny")
     # In a process of its own, so that TensorFlow is not loaded next to what is tested.
-    command = [sys.executable, "-m", "tests.archives", folder, "cifar10", "cifar100", "imagenet2012"]
+    command = [sys.executable, "-m", "tests.archives", folder, "cifar10", "cifar100", "imagenet2012", "c4"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 4
     assert done.stderr == ""
     return folder

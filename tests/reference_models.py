@@ -45,3 +45,44 @@ def nll(logits, labels):
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1))
     return log_sum - shifted[np.arange(len(labels)), labels]
+
+
+def llama(tokens, params, heads):
+    """Returns the logits of a Llama at each place, [n, length, vocabulary]."""
+    x = params["embedding"]["embedding"][tokens]
+    for block in params["blocks"].values():
+        x = x + _attention(_rms_norm(x, block["attention_norm"]), block["attention"], heads)
+        inner = _rms_norm(x, block["mlp_norm"])
+        gate, up = (inner @ block["mlp"][name]["kernel"] for name in ("gate", "up"))
+        x = x + (gate / (1 + np.exp(-gate)) * up) @ block["mlp"]["down"]["kernel"]
+    return _rms_norm(x, params["norm"]) @ params["head"]["kernel"]
+
+
+def _rms_norm(x, params):
+    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) * params["scale"]
+
+
+def _attention(x, params, heads):
+    n, length, width = x.shape
+    query, key, value = (
+        (x @ params[name]["kernel"]).reshape(n, length, heads, -1) for name in ("query", "key", "value")
+    )
+    mixed = np.zeros_like(value)
+    for place in range(length):
+        # A complex number for each pair of features, turned by the distance of the two tokens.
+        back = place - np.arange(place + 1)
+        turns = np.exp(1j * np.multiply.outer(back, _frequencies(width // heads)))
+        products = _pairs(query[:, [place]]) * np.conj(_pairs(key[:, : place + 1])) * turns[None, :, None]
+        scores = np.real(products).sum(-1) / np.sqrt(width // heads)
+        weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        mixed[:, place] = (weights[..., None] * value[:, : place + 1]).sum(1)
+    return mixed.reshape(n, length, width) @ params["out"]["kernel"]
+
+
+def _frequencies(features):
+    return 10_000.0 ** (-2 * np.arange(features // 2) / features)
+
+
+def _pairs(x):
+    first, second = np.split(x, 2, axis=-1)
+    return first + 1j * second

@@ -71,8 +71,8 @@ def test_starting_late_is_skipping(start):
 
 def test_the_images_and_labels_stay_together():
     for batch in trained():
-        np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.labels)
-        assert (batch.images.dtype, batch.labels.dtype, batch.weights.dtype) == (
+        np.testing.assert_array_equal(batch.inputs[:, 0, 0, 0], batch.labels)
+        assert (batch.inputs.dtype, batch.labels.dtype, batch.weights.dtype) == (
             jnp.uint8,
             jnp.int32,
             jnp.float32,

@@ -296,14 +296,17 @@ def test_a_damaged_fashion_mnist_is_refused(tmp_path):
 # Failures that the user can mend.
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "digits"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("digits", "stdlib")])
 def test_a_dataset_that_is_missing_is_told_with_the_command_that_gets_it(name, tmp_path):
     with pytest.raises(DataError) as error:
         load(name, data_dir=tmp_path)
-    more = " --source DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+    more = {
+        "imagenet2012": " --source DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+        "c4": " --source DIR, where DIR is a folder of TensorFlow Datasets that has c4/en",
+    }
     command = f"python -m benchmarks prepare {name} --data-dir {tmp_path}"
     message = f"{name} is not in {tmp_path}; get it with: {command}"
-    assert one_line(error) == message + (more if name == "imagenet2012" else "")
+    assert one_line(error) == message + more.get(name, "")
 
 
 def test_the_command_is_short_for_tfds_own_folder(tmp_path):
@@ -341,7 +344,7 @@ def test_a_file_that_is_not_in_the_source_is_named(name, file, tmp_path):
 def test_the_digits_take_no_source(tmp_path):
     with pytest.raises(DataError) as error:
         prepare("digits", data_dir=tmp_path, source=tmp_path)
-    assert one_line(error) == "the digits come with scikit-learn: they take no --source"
+    assert one_line(error) == "digits comes with scikit-learn: it takes no --source"
 
 
 def test_imagenet_is_not_downloaded(tmp_path):
@@ -386,10 +389,11 @@ class WithoutTensorFlow(PathFinder):
         return None if name == "tensorflow" else super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
+import numpy as np
 from benchmarks.datasets import load
-for name in ("digits", "cifar10", "cifar100", "imagenet2012"):
+for name in ("digits", "cifar10", "cifar100", "imagenet2012", "c4"):
     for split in load(name, data_dir=Path(sys.argv[1]))[:2]:
-        split.load(range(9), (0, 0))
+        split.load(np.arange(9), (0, 0))
 """
 
 

@@ -26,7 +26,7 @@ def test_ten_steps_on_one_and_on_eight_devices_have_equal_losses(
     options = ("--dataset", dataset, "--model", "resnet8_stride2", "--batch-size", batch_size)
     options += ("--optimizer", "sgdm", "--learning-rate", "0.1", "--data-dir", tiny_data)
     run, on_eight = trained(tmp_path / "eight", *options)
-    assert run.images == images
+    assert run.examples == images
     mesh = jax.make_mesh(
         (1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
     )

@@ -162,7 +162,7 @@ def test_nothing_is_published_for_anything_else(changes):
 
 def test_nothing_is_published_for_a_part_of_the_data_and_it_says_how_much_there_was():
     whole = seeds(cifar10("lpsgdm"), [90.0])
-    part = [dataclasses.replace(run, images={"train": 640, "held_out": 100}) for run in whole]
+    part = [dataclasses.replace(run, examples={"train": 640, "held_out": 100}) for run in whole]
     [[whole_row], [part_row]] = tables([*whole, *part])
     assert "published" in whole_row
     assert "published" not in part_row
@@ -376,6 +376,55 @@ def test_curves_show_means_and_have_labels():
 def test_curves_without_errors_are_drawn(tmp_path):
     report.write(ResultsFolder(tmp_path), seeds(SGDM, [100.0, 100.0], [0.0, 0.0]))
     assert (tmp_path / "curves.svg").exists()
+
+
+TEXT = dataclasses.replace(SGDM, dataset="stdlib", model="llama_small", batch_size=16)
+
+
+def test_text_is_compared_by_its_likelihood():
+    other = dataclasses.replace(TEXT, optimizer="adamw")
+    # What has the higher share of right answers has the lower likelihood.
+    runs = seeds(TEXT, [10.0, 20.0], [2.0, 2.5]) + seeds(other, [30.0, 40.0], [4.0, 4.5])
+    [[first, second]] = tables(runs)
+    assert first["test NLL"] == "2.2500 ± 0.3536"
+    # The mean of the perplexities, not that of the mean.
+    perplexities = np.exp([2.0, 2.5])
+    assert first["test perplexity"] == f"{np.mean(perplexities):.2f} ± {np.std(perplexities, ddof=1):.2f}"
+    assert not any("top-1" in name for name in first)
+    assert first["minus the best (95 %)"] == "best"
+    low, high = welch([4.0, 4.5], [2.0, 2.5])
+    assert second["minus the best (95 %)"] == f"{low:+.4f} to {high:+.4f}"
+    [text] = texts(runs)
+    assert "The lowest test NLL is that of SGD with momentum. " in text
+    assert "llama_small on stdlib (1,200 sequences an epoch, 597 to test) with batches of 16." in text
+
+
+@pytest.mark.parametrize("diverged", [[NAN, NAN], [NAN, 0.5], [math.inf, math.inf], [math.inf, 0.5]])
+@pytest.mark.parametrize("bad", ["sgdm", "lpsgdm"])
+def test_diverged_runs_on_text_do_not_win(diverged, bad, tmp_path):
+    lost = dataclasses.replace(TEXT, optimizer=bad)
+    runs = seeds(lost, [90.0, 90.0], diverged) + seeds(
+        dataclasses.replace(TEXT, optimizer="adamw"), [10.0, 20.0], [5.0, 6.0]
+    )
+    [text] = texts(runs)
+    assert "The lowest test NLL is that of AdamW." in text
+    assert "Within noise" not in text
+    [rows] = tables(runs)
+    assert sorted(row["minus the best (95 %)"] for row in rows) == ["best", "diverged"]
+    report.write(ResultsFolder(tmp_path), runs)
+    assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_unfinished_runs_on_text_are_told_with_their_likelihood():
+    [text] = texts([*seeds(TEXT, [10.0]), record(TEXT, top1=60, nll=2.0, seed=2, epochs=2)])
+    assert "SGD with momentum with seed 2 was at 3.0000 test NLL after epoch 2." in text
+
+
+def test_curves_of_text_show_likelihoods():
+    runs = {TEXT: seeds(TEXT, [90.0, 60.0], [1.0, 2.0])}
+    _, held_out, _ = curves(runs, {TEXT: "SGD"}, "a title", likelihood=True).axes
+    assert held_out.get_ylabel() == "test NLL (log perplexity)"
+    np.testing.assert_allclose(held_out.lines[0].get_xydata(), [[1, 4.5], [2, 2.25], [3, 1.5]])
 
 
 def tried(settings, nlls, seed=0, rates=(0.1, 0.01, 0.001)):

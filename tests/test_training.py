@@ -171,7 +171,7 @@ def test_training_follows_the_formulas_in_float64(decay):
         losses = []
         for _ in range(3):
             batch = next(batches)
-            x = rows(np.asarray(batch.images, np.float64), dataset)
+            x = rows(np.asarray(batch.inputs, np.float64), dataset)
             losses.append(linear_step(params, seen, x, np.asarray(batch.labels), settings))
         expected = *np.mean(losses, axis=0), *linear_evaluation(params, seen, dataset)
         # Six float32 steps, whose means of black pixels are off by 1e-8, over their deviation of 3e-3.
