@@ -17,7 +17,7 @@ from benchmarks.language_models import LANGUAGE_MODELS, Shape
 from benchmarks.recording import read
 from benchmarks.sequences import Sequences
 from benchmarks.settings import Settings, SettingsError
-from benchmarks.text import sequences, train_tokenizer, vocabulary_size
+from benchmarks.text import Stdlib, sequences, train_tokenizer, vocabulary_size
 from benchmarks.training import check, train
 from tests.reference_models import llama, nll
 
@@ -44,10 +44,17 @@ def write(folder, files):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Returns a folder with a standard library of a hundred files."""
-    library, folder = tmp_path_factory.mktemp("library"), tmp_path_factory.mktemp("data")
+def library(tmp_path_factory):
+    """Returns a standard library of a hundred files."""
+    library = tmp_path_factory.mktemp("library")
     write(library, {f"m{i:02}.py": f"# Module {i}.\n" + f"x = f({i}, y{i})\n" * 10 for i in range(100)})
+    return library
+
+
+@pytest.fixture(scope="module")
+def data(library, tmp_path_factory):
+    """Returns a folder with that library, ready to be read."""
+    folder = tmp_path_factory.mktemp("data")
     with mock.patch.object(corpora, "STANDARD_LIBRARY", library):
         prepare("stdlib", data_dir=folder)
     return folder
@@ -85,6 +92,15 @@ def test_sequences_follow_each_other_and_the_rest_is_dropped():
 def test_the_tokenizer_is_a_function_of_its_documents():
     first, again, other = (train_tokenizer(texts, 300) for texts in (DOCUMENTS, DOCUMENTS, DOCUMENTS[3:]))
     assert first.to_str() == again.to_str() != other.to_str()
+
+
+def test_the_tokenizer_knows_the_training_documents_only(library, data):
+    documents = corpora.standard_library(library)
+    everything = [text for texts in documents.values() for text in texts]
+    of_train, of_all = (
+        train_tokenizer(texts, Stdlib.VOCABULARY).to_str() for texts in (documents["train"], everything)
+    )
+    assert Stdlib(data_dir=data).info.metadata["tokenizer"] == of_train != of_all
 
 
 def test_labels_are_the_next_tokens_and_epochs_go_through_all_of_them():
