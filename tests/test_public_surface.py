@@ -12,9 +12,16 @@ import optax
 import pytest
 
 import lpoptax
+from lpoptax import curvature
 
 PACKAGE = Path(lpoptax.__file__).parent
-FUNCTIONS = [name for name in lpoptax.__all__ if inspect.isfunction(getattr(lpoptax, name))]
+FUNCTIONS = {
+    name: function
+    for module in (lpoptax, curvature)
+    for name in module.__all__
+    if inspect.isfunction(function := getattr(module, name))
+}
+WITH_EXTRAS = {"_matrix_free.py": "matfree"}
 
 
 def test_all_names_the_whole_public_surface():
@@ -28,16 +35,16 @@ def test_all_names_the_whole_public_surface():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_documents_itself(name):
-    documentation = inspect.getdoc(getattr(lpoptax, name))
+    documentation = inspect.getdoc(FUNCTIONS[name])
     for section in ("Args:", "Returns:", "Raises:", "Examples:", ">>> ", "References:", ".. math::"):
         assert section in documentation, section
-    for parameter in inspect.signature(getattr(lpoptax, name)).parameters:
+    for parameter in inspect.signature(FUNCTIONS[name]).parameters:
         assert f"    {parameter}: " in documentation, parameter
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_is_typed(name):
-    signature = inspect.signature(getattr(lpoptax, name))
+    signature = inspect.signature(FUNCTIONS[name])
     for parameter in signature.parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty, parameter
     assert signature.return_annotation is not inspect.Signature.empty
@@ -50,14 +57,26 @@ def test_the_package_is_marked_as_typed():
 def test_the_library_imports_jax_and_optax_only():
     imported = set()
     for module in PACKAGE.glob("*.py"):
+        names = set()
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names}
+                names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                imported.add(node.module)
-    roots = {name.split(".")[0] for name in imported} - sys.stdlib_module_names
-    assert roots == {"jax", "optax", "lpoptax"}
-    assert not any("_src" in name for name in imported)
+                names.add(node.module)
+        assert not any("_src" in name for name in names)
+        imported |= {name.split(".")[0] for name in names} - {WITH_EXTRAS.get(module.name)}
+    assert imported - sys.stdlib_module_names == {"jax", "optax", "lpoptax"}
+
+
+def test_only_the_curvature_needs_an_extra_and_names_it():
+    # None in the table of modules is a package that cannot be found.
+    code = (
+        "import sys; sys.modules['matfree'] = None; import lpoptax; print('fine'); import lpoptax.curvature"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.stdout == "fine\n"
+    message = "ImportError: lpoptax.curvature needs matfree, which comes with the extra lpoptax[curvature]."
+    assert done.stderr.splitlines()[-1] == message
 
 
 def test_importing_the_library_starts_no_backend():
