@@ -167,10 +167,11 @@ class VGG(nnx.Module):
 Build = Callable[..., nnx.Module]
 
 
-def _small(blocks: int, stride: int = 1) -> Build:
+def _small(blocks: int, stride: int = 1, stages: int = 3) -> Build:
     def build(*, large: bool, **options: Any) -> nnx.Module:
         del large
-        return ResNet(_basic, [(16, blocks), (32, blocks), (64, blocks)], (3, stride), pool=False, **options)
+        shape = [(16, blocks), (32, blocks), (64, blocks)][:stages]
+        return ResNet(_basic, shape, (3, stride), pool=False, **options)
 
     return build
 
@@ -191,6 +192,7 @@ def _llama(name: str) -> Build:
 
 
 MODELS: dict[str, Build] = {
+    "resnet4": _small(1, stages=1),  # the smallest: for checks that must be quick.
     "resnet8": _small(1),
     "resnet8_stride2": _small(1, stride=2),  # a quarter of the work: for full-size studies on a CPU.
     "resnet20": _small(3),

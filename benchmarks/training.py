@@ -70,13 +70,15 @@ def train(
     mesh: Mesh | None = None,
     checkpoints: Checkpoints | None = None,
     watch: Callable[[Look], None] | None = None,
+    inspect: Callable[[int, Program, TrainState], None] | None = None,
 ) -> Generator[Epoch, None, TrainState]:
     """Trains a new model on the training split; yields the measurements of each epoch.
 
     Runs that differ in the seed only share their compiled step. Batches are split over the
     first axis of `mesh`, which may span processes (default: all devices). With `checkpoints`
     a run that was cut off continues, and yields the epochs before that once more. `watch` is
-    called about once a second. Returns the trained state.
+    called about once a second, `inspect` with the number of steps done before the first and after
+    each epoch; it must not keep the state, which is updated in place. Returns the trained state.
     """
     mesh = all_devices() if mesh is None else mesh
     per_epoch = steps_per_epoch(settings, dataset)
@@ -88,6 +90,8 @@ def train(
         state, found = checkpoints.open(state, _plain(progress))
         progress = _from_plain(found)
     yield from progress.epochs
+    if inspect is not None and progress.step == 0:
+        inspect(0, program, state)
     total = settings.epochs * per_epoch
     batches = training_batches(
         dataset.train, settings.batch_size, mesh, seed=settings.seed, start=progress.step, stop=total
@@ -109,6 +113,8 @@ def train(
         measured = _measure(program, state, clock.read(progress), settings, dataset, mesh)
         state = state._replace(totals=zeros(mesh))
         progress = Progress(progress.step, 0.0, 0.0, [*progress.epochs, measured])
+        if inspect is not None:
+            inspect(progress.step, program, state)
         yield measured
         if checkpoints is not None and checkpoints.due(epoch_ends=True):
             _save(checkpoints, state, progress)
