@@ -15,8 +15,10 @@ from PIL import Image
 from rich.console import Console
 from rich.markdown import Markdown
 
+from benchmarks.datasets import DataError
 from benchmarks.options import Parser, add_output
 from benchmarks.recording import FolderError, ResultsFolder, environment
+from benchmarks.settings import SettingsError
 
 # Okabe and Ito's, which those who confuse red and green can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -44,7 +46,7 @@ def main(
         folder = ResultsFolder(options.output)
         text = run(options.quick, folder.path)
         folder.write_text("table.md", _page(text, options.quick))
-    except FolderError as error:
+    except (DataError, FolderError, SettingsError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except OSError as error:
         parser.exit(2, f"{parser.prog}: error: {FolderError.of(options.output, error)}\n")

@@ -1,0 +1,304 @@
+"""The spectrum of the Hessian over training: is curvature anisotropic early and flat late?
+
+That is the premise of LPSGDM (its Fig. 1): early in training the Hessian has a few large
+eigenvalues, positive and negative; late all are near zero, and the negative ones are gone. From it
+the paper concludes that p should be large early and 2 late.
+
+Here resnet8 learns the digits for 20 epochs (3 seeds), resnet8_stride2 Fashion-MNIST for 4 (1 seed),
+with five optimizers, each at the learning rate that tuning chose (presets.csv). At initialisation
+and after some epochs the Hessian of the training loss is measured on fixed images, 4 batches of 50 or
+2 of 128, without augmentation: stochastic Lanczos quadrature with 32 steps from 2 directions, and
+8 products with random signs for the coordinates. BatchNorm takes the statistics of each batch, as in
+the loss that the optimizers descend; the running statistics, that evaluation takes, are of nothing yet
+at initialisation. Convolutions are computed as matrix products, which on CPUs is faster.
+
+Two things are told apart. Flatness is the scale of the Hessian: its extreme eigenvalues and its norm
+‖H‖ (Frobenius). Anisotropy is without scale: φ(x) = ‖x‖₁²/(d ‖x‖₂²) is 1 where d numbers are of one
+magnitude and 1/d where one stands out. It is measured of the eigenvalues (d φ(λ) is the effective
+number of directions that curve), of the coordinates' curvatures cᵢ = ‖H eᵢ‖, which matter to descent
+in lp norms, and of the gradient. By a rule of thumb a sign descends better than a gradient where
+φ(g) exceeds φ(c).
+
+    python -m benchmarks.hessian_spectrum --output benchmarks/results/hessian_spectrum
+
+continues where it was interrupted, run by run. Result: RESULT
+"""
+
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from benchmarks.augmentation import normalise
+from benchmarks.datasets import Dataset, load
+from benchmarks.experiment import main, markdown_table
+from benchmarks.hessian_spectrum_figures import Measured, Record, curves, densities, png, quantity
+from benchmarks.optimizers import label
+from benchmarks.program import Program, TrainState, Variables, steps_per_epoch
+from benchmarks.recording import FolderError, ResultsFolder, environment
+from benchmarks.selection import select
+from benchmarks.settings import Settings
+from benchmarks.training import train
+from lpoptax import curvature
+
+OPTIMIZERS = ("sgdm", "adamw", "lion", "lpsgdm", "stacey_p2")
+COLUMNS = {
+    "largest": "largest",
+    "smallest": "smallest",
+    "trace": "trace",
+    "frobenius_norm": "‖H‖",
+    "directions": "d φ(λ)",
+    "coordinate_evenness": "φ(c)",
+    "gradient_evenness": "φ(g)",
+    "loss": "loss",
+}
+
+
+class Effort(NamedTuple):
+    """How much is spent on each measurement."""
+
+    batches: int  # of the training's size, fixed: their images make up the loss.
+    num_steps: int = 32  # Lanczos steps.
+    num_samples: int = 2  # directions that Lanczos starts from.
+    num_signs: int = 8  # products for the curvature of the coordinates.
+
+
+class Study(NamedTuple):
+    """A network on a dataset, and the epochs after which its curvature is measured."""
+
+    dataset: str
+    model: str
+    epochs: tuple[int, ...]
+    seeds: int
+    effort: Effort
+    optimizers: tuple[str, ...] = OPTIMIZERS
+    settings: Mapping[str, list[Any]] = MappingProxyType({})  # that replace those of the presets.
+
+
+STUDIES = (
+    Study("digits", "resnet8", (0, 1, 3, 8, 20), 3, Effort(4)),
+    Study("fashion_mnist", "resnet8_stride2", (0, 1, 2, 3, 4), 1, Effort(2)),
+)
+QUICK = (
+    Study(
+        "digits",
+        "resnet4",
+        epochs=(0, 1),
+        seeds=1,
+        effort=Effort(2, num_steps=4, num_samples=1, num_signs=2),
+        optimizers=("lpsgdm",),
+        settings={"batch_size": [48], "epochs": [1], "learning_rate": [0.03]},
+    ),
+)
+P = {"lpsgdm": [6.0]}  # of several that have presets.
+
+
+def runs(study: Study) -> list[Settings]:
+    """Returns the settings of the study's runs: those of the presets."""
+    chosen: list[Settings] = []
+    for name in study.optimizers:
+        named = {**study.settings, "p": P[name]} if name in P else study.settings
+        chosen += select(study.dataset, study.model, [name], range(study.seeds), named)
+    return chosen
+
+
+def follow(settings: Settings, dataset: Dataset, study: Study) -> list[Record]:
+    """Trains a network, and returns what was measured at the study's epochs."""
+    images, labels = fixed_batches(settings, dataset, study.effort)
+    per_epoch = steps_per_epoch(settings, dataset)
+    records: list[Record] = []
+
+    def inspect(step: int, program: Program, state: TrainState) -> None:
+        epoch = step // per_epoch
+        if epoch in study.epochs:
+            measure = compiled_measurement(
+                with_matrix_products(program, state), program.mean, program.std, study.effort
+            )
+            key = jax.random.key(settings.seed)
+            measured = measure(state.params, state.model_state, images, labels, key)
+            records.append({"epoch": epoch, **_plain(measured)})
+
+    for number, epoch in enumerate(train(settings, dataset, inspect=inspect), 1):
+        if number in study.epochs:
+            records[-1] |= {"train_nll": epoch.train_nll, "test_top1": epoch.held_out_top1}
+    return records
+
+
+def fixed_batches(settings: Settings, dataset: Dataset, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first training images [batches, n, height, width, channels] and labels [batches, n]."""
+    shape = (effort.batches, settings.batch_size)
+    images, labels = dataset.train.load(np.arange(math.prod(shape)), None)
+    return images.reshape(*shape, *images.shape[1:]), labels.reshape(shape)
+
+
+def with_matrix_products(program: Program, state: TrainState) -> nnx.GraphDef[Any]:
+    """Returns the model, computing in float32, whose convolutions are matrix products."""
+    model = nnx.merge(program.evaluated, state.params, state.model_state, copy=True)
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.Conv):
+            module.conv_general_dilated = convolve
+    return nnx.graphdef(model)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others: Any) -> jax.Array:
+    """Convolves as a product of patches and kernel.
+
+    On CPUs XLA takes six to nine times as long for the second derivative of its own convolution.
+    """
+    del others
+    height, width, channels, features = kernel.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    # Where the patches may begin.
+    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+    patches = [
+        x[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+        for i in range(height)
+        for j in range(width)
+    ]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(height * width * channels, features)
+
+
+@functools.lru_cache(maxsize=2)
+def compiled_measurement(
+    graphdef: nnx.GraphDef[Any], mean: tuple[float, ...], std: tuple[float, ...], effort: Effort
+) -> Callable[..., dict[str, jax.Array]]:
+    """Returns the measurement of a network's curvature on given batches."""
+
+    @jax.jit
+    def measure(
+        params: Variables, model_state: Variables, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        def of_batch(params: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+            model = nnx.merge(graphdef, params, model_state, copy=True)
+            model.train()
+            logits = model(normalise(images, mean, std))
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+        def loss(params: Variables) -> jax.Array:
+            return jnp.mean(jax.vmap(of_batch, (None, 0, 0))(params, images, labels))
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        spectrum = curvature.hessian_spectrum(
+            loss, params, key, num_steps=effort.num_steps, num_samples=effort.num_samples
+        )
+        coordinates = curvature.coordinate_curvature(loss, params, key, num_samples=effort.num_signs)
+        return {
+            "loss": value,
+            "gradient_norm": optax.tree.norm(gradient),
+            "gradient_evenness": curvature.evenness(gradient),
+            "coordinate_evenness": curvature.evenness(coordinates),
+            **curvature.summary(spectrum)._asdict(),
+            **spectrum._asdict(),
+        }
+
+    return measure
+
+
+def _plain(measured: dict[str, jax.Array]) -> Record:
+    """Returns numbers for JSON, of as many digits as mean something."""
+    return {name: _rounded(np.asarray(value).tolist()) for name, value in measured.items()}
+
+
+def _rounded(value: Any) -> Any:
+    return [_rounded(part) for part in value] if isinstance(value, list) else float(f"{value:.5g}")
+
+
+def records_of(study: Study, dataset: Dataset, folder: ResultsFolder) -> Measured:
+    """Returns the records of the study's runs by label and seed; does those that the folder lacks."""
+    measured: Measured = {}
+    for settings in runs(study):
+        file = f"{settings.dataset}-{settings.optimizer}-seed{settings.seed}.json"
+        plan = {"settings": settings.plain(), "effort": study.effort._asdict(), "epochs": [*study.epochs]}
+        record = _read(folder.path / file)
+        if record.get("plan") != plan:
+            record = {
+                "plan": plan,
+                "environment": environment(),
+                "measured": follow(settings, dataset, study),
+            }
+            folder.write_text(file, json.dumps(record, allow_nan=False) + "\n")
+        measured.setdefault(label(settings), []).append(record["measured"])
+    return measured
+
+
+def _read(file: Path) -> Record:
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise FolderError(f"{file} is damaged; remove it to run it again") from error
+
+
+def table(measured: Measured) -> str:
+    """Returns what was measured in each epoch, mean and standard deviation over the seeds."""
+    rows = [
+        [name, str(same[0]["epoch"]), *(_spread([quantity(one, of) for one in same]) for of in COLUMNS)]
+        for name, seeds in measured.items()
+        for same in zip(*seeds, strict=True)
+    ]
+    return markdown_table(["optimizer", "epoch", *COLUMNS.values()], rows)
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{np.mean(values):.3g}"
+    return f"{mean} ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else mean
+
+
+def answer(measured: Measured) -> str:
+    """Returns in how many runs the premise holds, part by part, and by how much in the middle one."""
+    ends = [(run[0], run[-1]) for seeds in measured.values() for run in seeds]
+
+    def changes(name: str) -> list[float]:
+        return [quantity(last, name) / quantity(first, name) for first, last in ends]
+
+    flatter, convex = changes("frobenius_norm"), changes("convexity")
+    even = {name: changes(name) for name in ("directions", "coordinate_evenness", "preference")}
+    return "\n".join(
+        [
+            "From the first measurement to the last, in how many runs, and the factor in the middle one:",
+            "",
+            f"- Flat late: ‖H‖ falls in {_count(flatter, below=True)}.",
+            f"- Convex late: the negative end shrinks beside the positive in {_count(convex, below=True)}.",
+            f"- Anisotropic early: the effective directions increase in {_count(even['directions'])}, "
+            f"the evenness of the coordinates in {_count(even['coordinate_evenness'])}.",
+            f"- A large p early: φ(g)/φ(c) falls in {_count(even['preference'], below=True)}.",
+        ]
+    )
+
+
+def _count(factors: list[float], *, below: bool = False) -> str:
+    count = sum(factor < 1 if below else factor > 1 for factor in factors)
+    return f"{count} of {len(factors)} (median {np.median(factors):.3g})"
+
+
+def run(quick: bool, folder: Path) -> str:
+    """Measures what the folder lacks; writes the figures, and returns the tables."""
+    studies = QUICK if quick else STUDIES
+    datasets = [load(study.dataset) for study in studies]
+    results, parts = ResultsFolder(folder), []
+    for study, dataset in zip(studies, datasets, strict=True):
+        measured = records_of(study, dataset, results)
+        title = f"{study.model} on {study.dataset}, {_seeds(study.seeds)}"
+        for name, figure in (("density", densities), ("curves", curves)):
+            results.write_bytes(f"{study.dataset}-{name}.png", png(figure(measured, title)))
+        parts += [f"## {title}", table(measured), answer(measured)]
+    return "\n\n".join(parts)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds, mean ± standard deviation"
+
+
+if __name__ == "__main__":
+    sys.exit(main("hessian_spectrum", run, "Measures the spectrum of the Hessian while networks train."))

@@ -1,0 +1,147 @@
+"""The experiment on the Hessian's spectrum: what it measures, and that it continues."""
+
+import dataclasses
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+from matplotlib.image import imread
+
+from benchmarks import hessian_spectrum
+from benchmarks.datasets import load
+from benchmarks.experiment import main
+from benchmarks.hessian_spectrum import (
+    QUICK,
+    answer,
+    compiled_measurement,
+    convolve,
+    fixed_batches,
+    run,
+    runs,
+    with_matrix_products,
+)
+from benchmarks.models import MODELS
+from benchmarks.program import start
+from benchmarks.recording import ResultsFolder
+from benchmarks.training import all_devices, train
+
+
+class Linear(nnx.Module):
+    """A normalised linear model, which compiles sooner than a network with convolutions."""
+
+    def __init__(self, *, large, channels, classes, dtype, rngs):
+        """Makes the model for the digits."""
+        self.norm = nnx.BatchNorm(64, dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(64, classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        """Maps images to logits."""
+        return self.head(self.norm(x.reshape(len(x), -1)))
+
+
+@pytest.fixture
+def _linear(monkeypatch):
+    monkeypatch.setitem(MODELS, "resnet4", Linear)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (1, 2, 0), (2, 3, 1)])
+def test_the_product_of_patches_is_a_convolution(size, stride, padding):
+    rng = np.random.default_rng(0)
+    x, kernel = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((2, 7, 8, 3), (size, size, 3, 5))
+    )
+    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+    strides, padding = (stride, stride), ((padding, padding),) * 2
+    expected = lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+    np.testing.assert_allclose(convolve(x, kernel, strides, padding), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_linear")
+def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, monkeypatch, capsys):
+    command = ["--quick", "--output", str(tmp_path)]
+    assert main("hessian_spectrum", run, "", command) == 0
+    record = json.loads((tmp_path / "digits-lpsgdm-seed0.json").read_text())
+    assert [measured["epoch"] for measured in record["measured"]] == [0, 1]
+    assert record["measured"][1]["loss"] < record["measured"][0]["loss"]
+    assert "| LPSGDM, p 6 → 2 | 1 | " in (tmp_path / "table.md").read_text()
+    for name in ("density", "curves"):
+        height, width, _ = imread(tmp_path / f"digits-{name}.png").shape
+        assert width == 800
+        assert height > 200
+
+    monkeypatch.setattr(hessian_spectrum, "train", None)
+    again = hessian_spectrum.records_of(QUICK[0], load("digits"), ResultsFolder(tmp_path))
+    assert again == {"LPSGDM, p 6 → 2": [record["measured"]]}
+
+    (tmp_path / "digits-lpsgdm-seed0.json").write_text("{")
+    with pytest.raises(SystemExit):
+        main("hessian_spectrum", run, "", command)
+    assert "digits-lpsgdm-seed0.json is damaged; remove it to run it again" in capsys.readouterr().err
+
+
+def finish(run):
+    """Returns the state that a run ends with."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as stop:
+            return stop.value
+
+
+@pytest.mark.usefixtures("_linear")
+def test_the_training_shows_its_state_before_the_first_step_and_after_each_epoch():
+    (settings,), dataset, seen = runs(QUICK[0]), load("digits"), []
+    settings = dataclasses.replace(settings, epochs=2)
+
+    def inspect(step, program, state):
+        seen.append((step, jax.tree.map(np.asarray, state.params)))
+
+    final = finish(train(settings, dataset, inspect=inspect))
+    steps, params = zip(*seen, strict=True)
+    assert steps == (0, 25, 50)
+    _, initial = start(settings, dataset, all_devices())
+    chex.assert_trees_all_equal(params[0], jax.tree.map(np.asarray, initial.params))
+    chex.assert_trees_all_equal(params[2], jax.tree.map(np.asarray, final.params))
+    assert not np.allclose(params[1]["head"]["kernel"][...], params[2]["head"]["kernel"][...])
+
+
+@pytest.mark.usefixtures("_linear")
+def test_the_loss_is_that_of_training_on_fixed_whole_batches():
+    (settings,), dataset, effort = runs(QUICK[0]), load("digits"), QUICK[0].effort
+    program, state = start(settings, dataset, all_devices())
+    images, labels = fixed_batches(settings, dataset, effort)
+    graphdef = with_matrix_products(program, state)
+    measure = compiled_measurement(graphdef, dataset.mean, dataset.std, effort)
+    measured = measure(state.params, state.model_state, images, labels, jax.random.key(0))
+
+    stored, truth = dataset.train.load(np.arange(96), None)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), nnx.to_pure_dict(state.params))
+    x = (stored.reshape(2, 48, 64) - dataset.mean[0]) / dataset.std[0]
+    # The statistics of each batch.
+    x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+    logits = x @ params["head"]["kernel"] + params["head"]["bias"]
+    logits -= np.log(np.exp(logits).sum(axis=2, keepdims=True))
+    nll = -np.take_along_axis(logits, truth.reshape(2, 48, 1), axis=2)
+    assert float(measured["loss"]) == pytest.approx(nll.mean(), rel=1e-5)
+    assert measured["num_params"] == 64 * 2 + 64 * 10 + 10
+
+
+def of_run(**last):
+    first = {"num_params": 10, "evenness": 0.2, "frobenius_norm": 8, "largest": 4, "smallest": -2}
+    return [first | {"coordinate_evenness": 0.5, "gradient_evenness": 0.4}, first | last]
+
+
+def test_the_answer_counts_the_runs_in_which_each_part_of_the_premise_holds():
+    flat = of_run(frobenius_norm=1, evenness=0.1, coordinate_evenness=0.25, gradient_evenness=0.1)
+    even = of_run(smallest=-1, evenness=0.6, coordinate_evenness=0.5, gradient_evenness=0.8)
+    text = answer({"a": [flat, flat], "b": [even]})
+    assert "‖H‖ falls in 2 of 3 (median 0.125)" in text
+    assert "beside the positive in 1 of 3 (median 1)" in text
+    assert "directions increase in 1 of 3 (median 0.5), the evenness of the coordinates in 0 of 3" in text
+    assert "φ(g)/φ(c) falls in 2 of 3 (median 0.5)" in text
