@@ -20,6 +20,8 @@ BINS = 160
 WIDTH = 4  # of the Gaussian that stands for a Ritz value, in bins.
 LINEAR = 0.01  # the axis of the eigenvalues is linear up to here, logarithmic beyond.
 COLORS = colormaps["YlGnBu"].with_extremes(under="white")
+# Okabe and Ito's, which those who confuse red and green can tell apart.
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 MARKERS = "osD^v"
 CURVES = {
     "largest": ("largest eigenvalue", "log"),
@@ -85,9 +87,9 @@ def curves(measured: Measured, title: str) -> Figure:
         for index, (label, seeds) in enumerate(measured.items()):
             epochs = [record["epoch"] for record in seeds[0]]
             values = np.array([[quantity(record, name) for record in run] for run in seeds])
-            style = {"color": f"C{index}", "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
-            axis.plot(epochs, values.mean(axis=0), label=label, **style)
-            axis.fill_between(epochs, *_band(values), color=style["color"], alpha=0.12, linewidth=0)
+            hue, marker = HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]
+            axis.plot(epochs, values.mean(axis=0), label=label, color=hue, marker=marker, markersize=4)
+            axis.fill_between(epochs, *_band(values), color=hue, alpha=0.12, linewidth=0)
         axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
         if scale == "linear":
             axis.set_ylim(bottom=0)
