@@ -21,7 +21,23 @@ in lp norms, and of the gradient. By a rule of thumb a sign descends better than
 
     python -m benchmarks.hessian_spectrum --output benchmarks/results/hessian_spectrum
 
-continues where it was interrupted, run by run. Result: RESULT
+continues where it was interrupted, run by run. Result on the digits (77,754 parameters; n = 3, mean ±
+standard deviation; from initialisation to epoch 20, over the optimizers; Python 3.11.7, JAX 0.10.2, Flax
+0.12.8, two x86 CPUs):
+
+- Flat late: yes, in 15 of 15 runs. ‖H‖ falls from 89 ± 9 to between 0.16 ± 0.02 (LPSGDM) and 2.9 ± 0.5
+  (STACEY), the largest eigenvalue from 6.3 ± 0.3 to between 0.14 and 1.4, though with Lion and STACEY
+  it first rises to 11. The training loss falls to between 0.0005 and 0.008 meanwhile.
+- Convex late: nearly. The smallest eigenvalue goes from -10 ± 4 to between -0.08 and -0.004, that is 3 to 6 %
+  of the largest; it stays below 0.
+- Anisotropic early: no, in none of 15 runs; anisotropy grows. 9,000 ± 5,000 effective directions become
+  between 460 (LPSGDM) and 2,100 (STACEY); φ(c) falls from 0.65 ± 0.03 to between 0.27 and 0.50.
+- A large p early: not by this rule. φ(g)/φ(c) is 0.58 ± 0.03 at first and between 0.67 and 0.78 at
+  the end, in no measurement above 0.82.
+
+So the picture of the paper's figure returns, but not, by these measures, what the paper reads in it: it is
+the scale of the curvature that shrinks, and not its anisotropy. Fashion-MNIST is not among the
+committed results yet.
 """
 
 import functools
@@ -41,8 +57,8 @@ from flax import nnx
 
 from benchmarks.augmentation import normalise
 from benchmarks.datasets import Dataset, load
-from benchmarks.experiment import main, markdown_table
-from benchmarks.hessian_spectrum_figures import Measured, Record, curves, densities, png, quantity
+from benchmarks.experiment import main
+from benchmarks.hessian_spectrum_report import Measured, Record, answer, curves, densities, png, table
 from benchmarks.optimizers import label
 from benchmarks.program import Program, TrainState, Variables, steps_per_epoch
 from benchmarks.recording import FolderError, ResultsFolder, environment
@@ -52,16 +68,6 @@ from benchmarks.training import train
 from lpoptax import curvature
 
 OPTIMIZERS = ("sgdm", "adamw", "lion", "lpsgdm", "stacey_p2")
-COLUMNS = {
-    "largest": "largest",
-    "smallest": "smallest",
-    "trace": "trace",
-    "frobenius_norm": "‖H‖",
-    "directions": "d φ(λ)",
-    "coordinate_evenness": "φ(c)",
-    "gradient_evenness": "φ(g)",
-    "loss": "loss",
-}
 
 
 class Effort(NamedTuple):
@@ -240,60 +246,23 @@ def _read(file: Path) -> Record:
         raise FolderError(f"{file} is damaged; remove it to run it again") from error
 
 
-def table(measured: Measured) -> str:
-    """Returns what was measured in each epoch, mean and standard deviation over the seeds."""
-    rows = [
-        [name, str(same[0]["epoch"]), *(_spread([quantity(one, of) for one in same]) for of in COLUMNS)]
-        for name, seeds in measured.items()
-        for same in zip(*seeds, strict=True)
-    ]
-    return markdown_table(["optimizer", "epoch", *COLUMNS.values()], rows)
-
-
-def _spread(values: list[float]) -> str:
-    mean = f"{np.mean(values):.3g}"
-    return f"{mean} ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else mean
-
-
-def answer(measured: Measured) -> str:
-    """Returns in how many runs the premise holds, part by part, and by how much in the middle one."""
-    ends = [(run[0], run[-1]) for seeds in measured.values() for run in seeds]
-
-    def changes(name: str) -> list[float]:
-        return [quantity(last, name) / quantity(first, name) for first, last in ends]
-
-    flatter, convex = changes("frobenius_norm"), changes("convexity")
-    even = {name: changes(name) for name in ("directions", "coordinate_evenness", "preference")}
-    return "\n".join(
-        [
-            "From the first measurement to the last, in how many runs, and the factor in the middle one:",
-            "",
-            f"- Flat late: ‖H‖ falls in {_count(flatter, below=True)}.",
-            f"- Convex late: the negative end shrinks beside the positive in {_count(convex, below=True)}.",
-            f"- Anisotropic early: the effective directions increase in {_count(even['directions'])}, "
-            f"the evenness of the coordinates in {_count(even['coordinate_evenness'])}.",
-            f"- A large p early: φ(g)/φ(c) falls in {_count(even['preference'], below=True)}.",
-        ]
+def run(quick: bool, folder: Path) -> str:
+    """Measures what the folder lacks; writes figures and numbers, and returns the answers."""
+    studies = QUICK if quick else STUDIES
+    datasets = [load(study.dataset) for study in studies]
+    return "\n\n".join(
+        _report(study, records_of(study, dataset, ResultsFolder(folder)), ResultsFolder(folder))
+        for study, dataset in zip(studies, datasets, strict=True)
     )
 
 
-def _count(factors: list[float], *, below: bool = False) -> str:
-    count = sum(factor < 1 if below else factor > 1 for factor in factors)
-    return f"{count} of {len(factors)} (median {np.median(factors):.3g})"
-
-
-def run(quick: bool, folder: Path) -> str:
-    """Measures what the folder lacks; writes the figures, and returns the tables."""
-    studies = QUICK if quick else STUDIES
-    datasets = [load(study.dataset) for study in studies]
-    results, parts = ResultsFolder(folder), []
-    for study, dataset in zip(studies, datasets, strict=True):
-        measured = records_of(study, dataset, results)
-        title = f"{study.model} on {study.dataset}, {_seeds(study.seeds)}"
-        for name, figure in (("density", densities), ("curves", curves)):
-            results.write_bytes(f"{study.dataset}-{name}.png", png(figure(measured, title)))
-        parts += [f"## {title}", table(measured), answer(measured)]
-    return "\n\n".join(parts)
+def _report(study: Study, measured: Measured, folder: ResultsFolder) -> str:
+    """Writes a study's figures and numbers as soon as it is done, and returns its answer."""
+    title = f"{study.model} on {study.dataset}, {_seeds(study.seeds)}"
+    folder.write_bytes(f"{study.dataset}-density.png", png(densities(measured, title)))
+    folder.write_bytes(f"{study.dataset}-curves.png", png(curves(measured, title)))
+    folder.write_text(f"{study.dataset}.md", f"# {title}\n\n{table(measured)}\n\n{answer(measured)}\n")
+    return f"## {title}\n\n{answer(measured)}"
 
 
 def _seeds(count: int) -> str:

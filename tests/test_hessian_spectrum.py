@@ -16,7 +16,6 @@ from benchmarks.datasets import load
 from benchmarks.experiment import main
 from benchmarks.hessian_spectrum import (
     QUICK,
-    answer,
     compiled_measurement,
     convolve,
     fixed_batches,
@@ -24,6 +23,7 @@ from benchmarks.hessian_spectrum import (
     runs,
     with_matrix_products,
 )
+from benchmarks.hessian_spectrum_report import answer
 from benchmarks.models import MODELS
 from benchmarks.program import start
 from benchmarks.recording import ResultsFolder
@@ -69,7 +69,8 @@ def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, mo
     record = json.loads((tmp_path / "digits-lpsgdm-seed0.json").read_text())
     assert [measured["epoch"] for measured in record["measured"]] == [0, 1]
     assert record["measured"][1]["loss"] < record["measured"][0]["loss"]
-    assert "| LPSGDM, p 6 → 2 | 1 | " in (tmp_path / "table.md").read_text()
+    assert "| LPSGDM, p 6 → 2 | 1 | " in (tmp_path / "digits.md").read_text()
+    assert "Flat late: " in (tmp_path / "table.md").read_text()
     for name in ("density", "curves"):
         height, width, _ = imread(tmp_path / f"digits-{name}.png").shape
         assert width == 800

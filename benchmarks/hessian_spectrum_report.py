@@ -1,4 +1,4 @@
-"""The pictures of the Hessian's spectrum over training."""
+"""The pictures and the tables of the Hessian's spectrum over training."""
 
 import io
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 from PIL import Image
 
+from benchmarks.experiment import markdown_table
 from lpoptax import curvature
 
 Record = dict[str, Any]  # of one epoch.
@@ -30,6 +31,16 @@ CURVES = {
     "directions": ("effective directions, d φ(λ)", "log"),
     "coordinate_evenness": ("evenness of the coordinates' curvature, φ(c)", "linear"),
     "gradient_evenness": ("evenness of the gradient, φ(g)", "linear"),
+}
+COLUMNS = {
+    "largest": "largest",
+    "smallest": "smallest",
+    "trace": "trace",
+    "frobenius_norm": "‖H‖",
+    "directions": "d φ(λ)",
+    "coordinate_evenness": "φ(c)",
+    "gradient_evenness": "φ(g)",
+    "loss": "loss",
 }
 
 
@@ -130,3 +141,45 @@ def png(figure: Figure) -> bytes:
     figure.savefig(drawn, format="png", dpi=100)
     Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(image, "PNG", optimize=True)
     return image.getvalue()
+
+
+def table(measured: Measured) -> str:
+    """Returns what was measured in each epoch, mean and standard deviation over the seeds."""
+    rows = [
+        [name, str(same[0]["epoch"]), *(_spread([quantity(one, of) for one in same]) for of in COLUMNS)]
+        for name, seeds in measured.items()
+        for same in zip(*seeds, strict=True)
+    ]
+    return markdown_table(["optimizer", "epoch", *COLUMNS.values()], rows)
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{np.mean(values):.3g}"
+    return f"{mean} ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else mean
+
+
+def answer(measured: Measured) -> str:
+    """Returns in how many runs the premise holds, part by part, and by how much in the middle one."""
+    ends = [(run[0], run[-1]) for seeds in measured.values() for run in seeds]
+
+    def changes(name: str) -> list[float]:
+        return [quantity(last, name) / quantity(first, name) for first, last in ends]
+
+    flatter, convex = changes("frobenius_norm"), changes("convexity")
+    even = {name: changes(name) for name in ("directions", "coordinate_evenness", "preference")}
+    return "\n".join(
+        [
+            "From the first measurement to the last, in how many runs, and the factor in the middle one:",
+            "",
+            f"- Flat late: ‖H‖ falls in {_count(flatter, below=True)}.",
+            f"- Convex late: the negative end shrinks beside the positive in {_count(convex, below=True)}.",
+            f"- Anisotropic early: the effective directions increase in {_count(even['directions'])}, "
+            f"the evenness of the coordinates in {_count(even['coordinate_evenness'])}.",
+            f"- A large p early: φ(g)/φ(c) falls in {_count(even['preference'], below=True)}.",
+        ]
+    )
+
+
+def _count(factors: list[float], *, below: bool = False) -> str:
+    count = sum(factor < 1 if below else factor > 1 for factor in factors)
+    return f"{count} of {len(factors)} (median {np.median(factors):.3g})"
