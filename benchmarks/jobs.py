@@ -32,7 +32,7 @@ def compare(options: Options, console: Console) -> None:
     _train(options, console, runs, _report)
 
 
-def images(options: Options, console: Console) -> None:
+def run_one(options: Options, console: Console) -> None:
     """Trains one run, and reports."""
     runs = _select(options, options.dataset, options.model, [options.seed])
     if len(runs) > 1:

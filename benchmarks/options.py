@@ -22,21 +22,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def add_workload(job: Parser) -> None:
+def add_workload(job: Parser, dataset: str = "digits", model: str = "resnet8") -> None:
     """Adds what is trained on what, and with whose settings."""
     job.add_argument(
         "--dataset",
         choices=datasets.NAMES,
-        default="digits",
+        default=dataset,
         metavar="NAME",
-        help=f"one of {', '.join(datasets.NAMES)} (default: digits)",
+        help=f"one of {', '.join(datasets.NAMES)} (default: {dataset})",
     )
     job.add_argument(
         "--model",
         choices=list(MODELS),
-        default="resnet8",
+        default=model,
         metavar="NAME",
-        help=f"one of {', '.join(MODELS)} (default: resnet8)",
+        help=f"one of {', '.join(MODELS)} (default: {model})",
     )
     job.add_argument(
         "--paper",

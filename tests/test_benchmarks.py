@@ -438,7 +438,7 @@ def test_a_damaged_record_is_never_overwritten(tmp_path, capsys, damage):
     assert record.read_text() == damage
 
 
-@pytest.mark.parametrize("job", ["", "compare", "images", "sweep", "tune", "report", "prepare"])
+@pytest.mark.parametrize("job", ["", "compare", "images", "text", "sweep", "tune", "report", "prepare"])
 def test_the_help_explains_itself(job, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*filter(None, [job]), "--help"])

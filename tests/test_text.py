@@ -227,7 +227,7 @@ def test_losses_are_means_over_all_tokens_of_all_sequences(data, alone):
 def test_a_job_on_eight_devices_reports_what_one_measures(data, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "all_devices", lambda: mesh_of(8))
     options = ("--optimizer", "sgd", "--batch-size", 16, "--epochs", 1, "--learning-rate", 0.1)
-    command = ["images", "--dataset", "stdlib", "--model", "llama_small", *options]
+    command = ["text", *options]
     with jax.default_prng_impl("rbg"):
         assert main([*map(str, command), "--data-dir", str(data), "--output", str(tmp_path)]) == 0
     (run,) = read(tmp_path)
