@@ -73,10 +73,16 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def write_figure(file: Path, figure: Figure) -> None:
-    """Writes a picture, in 256 colors, as every clone of the repository holds it."""
-    full = io.BytesIO()
+    """Writes a picture."""
+    file.write_bytes(png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """Returns a picture in 256 colors, as every clone of the repository holds it."""
+    full, image = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", dpi=100)
-    Image.open(full).convert("RGB").quantize(256).save(file, optimize=True)
+    Image.open(full).convert("RGB").quantize(256).save(image, "PNG", optimize=True)
+    return image.getvalue()
 
 
 def _parser(name: str, description: str) -> Parser:

@@ -57,8 +57,8 @@ from flax import nnx
 
 from benchmarks.augmentation import normalise
 from benchmarks.datasets import Dataset, load
-from benchmarks.experiment import main
-from benchmarks.hessian_spectrum_report import Measured, Record, answer, curves, densities, png, table
+from benchmarks.experiment import main, png
+from benchmarks.hessian_spectrum_report import Measured, Record, answer, curves, densities, table
 from benchmarks.optimizers import label
 from benchmarks.program import Program, TrainState, Variables, steps_per_epoch
 from benchmarks.recording import FolderError, ResultsFolder, environment

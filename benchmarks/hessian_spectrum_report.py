@@ -1,6 +1,5 @@
 """The pictures and the tables of the Hessian's spectrum over training."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,8 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
-from PIL import Image
 
-from benchmarks.experiment import markdown_table
+from benchmarks.experiment import COLORS, markdown_table
 from lpoptax import curvature
 
 Record = dict[str, Any]  # of one epoch.
@@ -20,9 +18,7 @@ Measured = dict[str, list[list[Record]]]  # by the optimizer's label, for each s
 BINS = 160
 WIDTH = 4  # of the Gaussian that stands for a Ritz value, in bins.
 LINEAR = 0.01  # the axis of the eigenvalues is linear up to here, logarithmic beyond.
-COLORS = colormaps["YlGnBu"].with_extremes(under="white")
-# Okabe and Ito's, which those who confuse red and green can tell apart.
-HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+DENSITY_COLORS = colormaps["YlGnBu"].with_extremes(under="white")
 MARKERS = "osD^v"
 CURVES = {
     "largest": ("largest eigenvalue", "log"),
@@ -54,7 +50,9 @@ def densities(measured: Measured, title: str) -> Figure:
         epochs = [record["epoch"] for record in seeds[0]]
         rows = np.arange(len(epochs) + 1) - 0.5
         heights = [_expected(same, edges) for same in zip(*seeds, strict=True)]
-        mesh = axis.pcolormesh(np.sinh(edges) * LINEAR, rows, heights, norm=LogNorm(0.1, 1e4), cmap=COLORS)
+        mesh = axis.pcolormesh(
+            np.sinh(edges) * LINEAR, rows, heights, norm=LogNorm(0.1, 1e4), cmap=DENSITY_COLORS
+        )
         for name in ("smallest", "largest"):
             ends = [np.mean([record[name] for record in same]) for same in zip(*seeds, strict=True)]
             axis.plot(ends, range(len(epochs)), "|", color="red", markersize=11, markeredgewidth=1.6)
@@ -98,7 +96,7 @@ def curves(measured: Measured, title: str) -> Figure:
         for index, (label, seeds) in enumerate(measured.items()):
             epochs = [record["epoch"] for record in seeds[0]]
             values = np.array([[quantity(record, name) for record in run] for run in seeds])
-            hue, marker = HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]
+            hue, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
             axis.plot(epochs, values.mean(axis=0), label=label, color=hue, marker=marker, markersize=4)
             axis.fill_between(epochs, *_band(values), color=hue, alpha=0.12, linewidth=0)
         axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
@@ -133,14 +131,6 @@ def quantity(record: Record, name: str) -> float:
         "preference": lambda: record["gradient_evenness"] / record["coordinate_evenness"],
     }
     return float(derived[name]() if name in derived else record[name])
-
-
-def png(figure: Figure) -> bytes:
-    """Returns the picture, 800 pixels wide, in few colors: a third of the size."""
-    drawn, image = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=100)
-    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(image, "PNG", optimize=True)
-    return image.getvalue()
 
 
 def table(measured: Measured) -> str:
