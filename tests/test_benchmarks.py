@@ -63,18 +63,22 @@ def digits(optimizer, epochs=1, seed=0):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_learns_the_same_way_from_the_same_seed(name, one_device):
+def test_every_optimizer_learns(name, one_device):
+    *_, last = train(digits(name, 3, 1), load("digits", held_out="validation"), mesh=one_device)
+    assert last.train_nll < 1.5 < np.log(10)
+    assert last.held_out_top1 > 0.6
+
+
+def test_the_same_seed_gives_the_same_run(one_device):
     dataset = load("digits", held_out="validation")
     first, second = (
         [
             epoch._replace(seconds=0, waiting=0)
-            for epoch in train(digits(name, 3, 1), dataset, mesh=one_device)
+            for epoch in train(digits("stacey_pp", 2), dataset, mesh=one_device)
         ]
         for _ in range(2)
     )
     assert first == second
-    assert first[-1].train_nll < 1.5 < np.log(10)
-    assert first[-1].held_out_top1 > 0.6
 
 
 def test_another_seed_gives_another_run(one_device):
