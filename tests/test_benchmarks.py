@@ -307,10 +307,11 @@ def test_a_report_is_of_the_optimizers_and_epochs_asked_for(tmp_path, capsys):
     assert "does not exist" in error_of(capsys, ["report", tmp_path / "none"])
 
 
-TUNED = [("tune", "digits"), ("fashion_mnist_tune", "fashion_mnist")]
+TUNED = [("tune", "digits"), ("fashion_mnist_tune", "fashion_mnist"), ("language_model_tune", "stdlib")]
+IN_DOCS = {"compare": "README.md", "fashion_mnist": "README.md", "language_model": "docs/experiments.md"}
 
 
-@pytest.mark.parametrize("folder", ["compare", "tune", "fashion_mnist", "fashion_mnist_tune"])
+@pytest.mark.parametrize("folder", [*IN_DOCS, *(folder for folder, _ in TUNED)])
 def test_the_committed_tables_are_those_of_the_committed_records(folder):
     runs = read(RESULTS / folder)
     table = (RESULTS / folder / "table.md").read_text(encoding="utf-8")
@@ -318,7 +319,7 @@ def test_the_committed_tables_are_those_of_the_committed_records(folder):
         assert table == tune.table(runs)
     else:
         assert table == report.markdown(runs)
-        assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert table in (ROOT / IN_DOCS[folder]).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("folder", "dataset"), TUNED)
