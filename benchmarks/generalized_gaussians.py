@@ -14,8 +14,9 @@ Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, a minute; n = 100, mean ± std of the
 1e-3 and p = 8 STACEY(p,p) ends at 0.49 ± 0.24, AdamW at 1.0 ± 0.51, Lion at 0.0054 ± 0.020, LPSGDM at
 0.34 ± 0.05; and STACEY(p,2) diverges from 81 of the 100 starts (54 with alpha = 1e-3; 54 for p = 4). So
 STACEY(p,p) is nearer than AdamW for p = 4 and 8, as claimed, but not than Lion, and STACEY(p,2) is the least
-stable of all. At the rate that ends nearest STACEY does approach fastest: to 0.1 in 28 iterations for p = 4
-(AdamW 89, LPSGDM 106, Lion 3030) and 167 for p = 8. Then it comes no nearer: at the end the nearest is LPSGDM
+stable of all. At the rate that ends nearest STACEY does approach fastest for p = 4 and 8: to 0.1 in 28
+iterations for p = 4 (AdamW 89, LPSGDM 106, Lion 3030) and 167 for p = 8; not for p = 2 (1142, AdamW 94),
+where it ends farther at 1e-3, too. Then it comes no nearer: at the end the nearest is LPSGDM
 for p = 4 (7.4e-5) and Lion for p = 8 (0.0016).
 """
 

@@ -128,7 +128,7 @@ def quantity(record: Record, name: str) -> float:
         "directions": lambda: record["num_params"] * record["evenness"],
         "negated": lambda: -record["smallest"],
         "convexity": lambda: -record["smallest"] / record["largest"],
-        "preference": lambda: record["gradient_evenness"] / record["coordinate_evenness"],
+        "preference": lambda: record["gradient_evenness"] / record["coordinate_evenness"] ** 0.5,
     }
     return float(derived[name]() if name in derived else record[name])
 
@@ -165,7 +165,7 @@ def answer(measured: Measured) -> str:
             f"- Convex late: the negative end shrinks beside the positive in {_count(convex, below=True)}.",
             f"- Anisotropic early: the effective directions increase in {_count(even['directions'])}, "
             f"the evenness of the coordinates in {_count(even['coordinate_evenness'])}.",
-            f"- A large p early: φ(g)/φ(c) falls in {_count(even['preference'], below=True)}.",
+            f"- A large p early: φ(g)/√φ(c) falls in {_count(even['preference'], below=True)}.",
         ]
     )
 

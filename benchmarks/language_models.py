@@ -28,7 +28,7 @@ class Shape(NamedTuple):
 
 
 LANGUAGE_MODELS = {
-    "llama_small": Shape(2, 128, 4, 344),  # a minute of training on a CPU.
+    "llama_small": Shape(2, 128, 4, 344),  # minutes of training on a CPU.
     "llama100m": Shape(12, 640, 10, 1708),
 }
 

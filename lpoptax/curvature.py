@@ -257,7 +257,8 @@ def evenness(tree: Any) -> jax.Array:
 
     It is 1 where all have the same magnitude and 1/d where one has it all, whatever the scale. As a
     rule of thumb from the bounds without noise, descent by the sign beats descent by the gradient
-    where the evenness of the gradient exceeds that of :func:`coordinate_curvature`.
+    where the evenness of the gradient exceeds the square root of that of the coordinates' curvature,
+    for which the bounds take a diagonal above the Hessian and :func:`coordinate_curvature` may stand.
 
     Args:
         tree: real floating-point arrays of any shapes.
