@@ -73,8 +73,8 @@ def _parser() -> Parser:
     )
     add = parser.add_subparsers(required=True, metavar="JOB").add_parser
     _add_compare(add)
-    _add_run(add, "images", "one run: a model, a dataset, an optimizer", "digits", "resnet8")
-    _add_run(add, "text", "the same, of a language model", "stdlib", "llama_small")
+    _add_run(add, "images", "one run: a model, a dataset, an optimizer", text=False)
+    _add_run(add, "text", "the same, of a language model", text=True)
     _add_sweep(add)
     _add_tune(add)
     _add_time(add)
@@ -108,7 +108,7 @@ def _add_compare(add: Add) -> None:
     add_output(job)
 
 
-def _add_run(add: Add, name: str, summary: str, dataset: str, model: str) -> None:
+def _add_run(add: Add, name: str, summary: str, *, text: bool) -> None:
     job = _job(
         add,
         name,
@@ -118,7 +118,7 @@ def _add_run(add: Add, name: str, summary: str, dataset: str, model: str) -> Non
         "this combination, if one has; any of them may be named instead. Repeated with the same --output, "
         "a run that was cut off continues.",
     )
-    add_workload(job, dataset, model)
+    add_workload(job, text=text)
     add_optimizers(job, ["lpsgdm"], several=False)
     add_settings(job, several=False)
     job.add_argument(

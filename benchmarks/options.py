@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks import datasets
+from benchmarks.language_models import LANGUAGE_MODELS
 from benchmarks.models import MODELS
 from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.selection import option
@@ -22,22 +23,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def add_workload(job: Parser, dataset: str = "digits", model: str = "resnet8") -> None:
-    """Adds what is trained on what, and with whose settings."""
-    job.add_argument(
-        "--dataset",
-        choices=datasets.NAMES,
-        default=dataset,
-        metavar="NAME",
-        help=f"one of {', '.join(datasets.NAMES)} (default: {dataset})",
-    )
-    job.add_argument(
-        "--model",
-        choices=list(MODELS),
-        default=model,
-        metavar="NAME",
-        help=f"one of {', '.join(MODELS)} (default: {model})",
-    )
+def add_workload(job: Parser, *, text: bool | None = None) -> None:
+    """Adds what is trained on what, and with whose settings; for images or text alone if told so."""
+    data = [name for name in datasets.NAMES if text in (None, datasets.is_text(name))]
+    models = [name for name in MODELS if text in (None, name in LANGUAGE_MODELS)]
+    for name, choices, default in (
+        ("--dataset", data, "stdlib" if text else "digits"),
+        ("--model", models, "llama_small" if text else "resnet8"),
+    ):
+        job.add_argument(
+            name,
+            choices=choices,
+            default=default,
+            metavar="NAME",
+            help=f"one of {', '.join(choices)} (default: {default})",
+        )
     job.add_argument(
         "--paper",
         choices=PAPERS,
