@@ -1,5 +1,6 @@
 """What the README and the examples show is what the project does."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -63,9 +64,21 @@ def anchors(text):
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/examples.md", "CONTRIBUTING.md"])
+def prose(path):
+    """Returns what is written in a Markdown file, or in a notebook between the cells of code."""
+    text = (ROOT / path).read_text()
+    if not path.endswith(".ipynb"):
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+NOTEBOOKS = [f"notebooks/{file.name}" for file in (ROOT / "notebooks").glob("*.ipynb")]
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/examples.md", "CONTRIBUTING.md", *sorted(NOTEBOOKS)])
 def test_every_relative_link_leads_somewhere(path):
-    targets = re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]*)?\)", (ROOT / path).read_text())
+    targets = re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]*)?\)", prose(path))
     assert targets or path == "CONTRIBUTING.md"
     for target, anchor in targets:
         file = (ROOT / path).parent / target if target else ROOT / path
