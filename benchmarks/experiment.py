@@ -42,14 +42,15 @@ def main(
     """
     parser = _parser(name, description)
     options = parser.parse_args(arguments)
+    output = options.output or Path("runs") / (f"{name}-quick" if options.quick else name)
     try:
-        folder = ResultsFolder(options.output)
+        folder = ResultsFolder(output)
         text = run(options.quick, folder.path)
         folder.write_text("table.md", _page(text, options.quick))
     except (DataError, FolderError, SettingsError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except OSError as error:
-        parser.exit(2, f"{parser.prog}: error: {FolderError.of(options.output, error)}\n")
+        parser.exit(2, f"{parser.prog}: error: {FolderError.of(output, error)}\n")
     except KeyboardInterrupt:
         return 130
     console = Console(markup=False, emoji=False, highlight=False)
@@ -90,8 +91,7 @@ def _parser(name: str, description: str) -> Parser:
     parser.add_argument(
         "--quick", action="store_true", help="take seconds: a check that it runs, on a problem cut small"
     )
-    add_output(parser, f"folder for the results (default: runs/{name})")
-    parser.set_defaults(output=Path("runs") / name)
+    add_output(parser, f"folder for the results (default: runs/{name}, or runs/{name}-quick)")
     return parser
 
 

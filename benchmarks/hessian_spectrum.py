@@ -66,7 +66,7 @@ from benchmarks.experiment import main, png
 from benchmarks.hessian_spectrum_report import Measured, Record, answer, curves, densities, table
 from benchmarks.optimizers import label
 from benchmarks.program import Program, TrainState, Variables, steps_per_epoch
-from benchmarks.recording import FolderError, ResultsFolder, environment
+from benchmarks.recording import FolderError, ResultsFolder, difference, environment
 from benchmarks.selection import select
 from benchmarks.settings import Settings
 from benchmarks.training import train
@@ -226,37 +226,72 @@ def _rounded(value: Any) -> Any:
 
 def records_of(study: Study, dataset: Dataset, folder: ResultsFolder) -> Measured:
     """Returns the records of the study's runs by label and seed; does those that the folder lacks."""
-    measured: Measured = {}
+    found, measured = known(study, folder), Measured()
     for settings in runs(study):
-        file = f"{settings.dataset}-{settings.optimizer}-seed{settings.seed}.json"
-        plan = {"settings": settings.plain(), "effort": study.effort._asdict(), "epochs": [*study.epochs]}
-        record = _read(folder.path / file)
-        if record.get("plan") != plan:
-            record = {
-                "plan": plan,
+        if settings not in found:
+            found[settings] = {
+                "plan": plan(settings, study),
                 "environment": environment(),
                 "measured": follow(settings, dataset, study),
             }
-            folder.write_text(file, json.dumps(record, allow_nan=False) + "\n")
-        measured.setdefault(label(settings), []).append(record["measured"])
+            folder.write_text(_file(settings), json.dumps(found[settings], allow_nan=False) + "\n")
+        measured.setdefault(label(settings), []).append(found[settings]["measured"])
     return measured
 
 
+def known(study: Study, folder: ResultsFolder) -> dict[Settings, Record]:
+    """Returns the records that the folder has of the study's runs; refuses those that others cannot join."""
+    files = {settings: folder.path / _file(settings) for settings in runs(study)}
+    found = {settings: _read(file) for settings, file in files.items() if file.exists()}
+    for settings, record in found.items():
+        if other := difference(_entries(plan(settings, study)), _entries(record["plan"])):
+            raise FolderError(f"{files[settings]} is of another plan: {other}; name another folder")
+        # Of a complete study tables and figures can be made anywhere.
+        other = None if len(found) == len(files) else difference(*_versions(record["environment"]))
+        if other:
+            raise FolderError(f"{files[settings]} is of other versions: {other}; name another folder")
+    return found
+
+
+def plan(settings: Settings, study: Study) -> Record:
+    """Returns what the measurements of a run are decided by, as JSON holds it."""
+    return {"settings": settings.plain(), "effort": study.effort._asdict(), "epochs": [*study.epochs]}
+
+
+def _entries(plan: Record) -> Record:
+    return {**plan["settings"], **plan["effort"], "epochs measured": plan["epochs"]}
+
+
+def _versions(recorded: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the versions here and those of a record, which may lack some; machines may differ."""
+    there = {name: text for name, text in recorded.items() if name not in ("machine", "devices")}
+    return {name: text for name, text in environment().items() if name in there}, there
+
+
+def _file(settings: Settings) -> str:
+    return f"{settings.dataset}-{settings.optimizer}-seed{settings.seed}.json"
+
+
 def _read(file: Path) -> Record:
-    if not file.exists():
-        return {}
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if not (_entries(record["plan"]) and dict(record["environment"]) and list(record["measured"])):
+            raise ValueError("empty")
+    except (ValueError, LookupError, TypeError) as error:
         raise FolderError(f"{file} is damaged; remove it to run it again") from error
+    except OSError as error:
+        raise FolderError(f"cannot read {file}: {error.strerror}") from error
+    return dict(record)
 
 
 def run(quick: bool, folder: Path) -> str:
     """Measures what the folder lacks; writes figures and numbers, and returns the answers."""
-    studies = QUICK if quick else STUDIES
+    studies, results = QUICK if quick else STUDIES, ResultsFolder(folder)
     datasets = [load(study.dataset) for study in studies]
+    for study in studies:
+        known(study, results)  # refused before hours are spent.
     return "\n\n".join(
-        _report(study, records_of(study, dataset, ResultsFolder(folder)), ResultsFolder(folder))
+        _report(study, records_of(study, dataset, results), results)
         for study, dataset in zip(studies, datasets, strict=True)
     )
 

@@ -39,6 +39,13 @@ def test_the_page_ends_with_versions_and_machine(tmp_path, capsys):
     assert str(tmp_path / "new") in capsys.readouterr().out.replace("\n", "")
 
 
+@pytest.mark.parametrize(("arguments", "folder"), [([], "any"), (["--quick"], "any-quick")])
+def test_quick_mode_has_a_default_folder_of_its_own(arguments, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main("any", lambda quick, folder: "", "", arguments) == 0
+    assert os.listdir("runs") == [folder]
+
+
 @pytest.mark.parametrize(
     "arguments", [["--quik"], ["--output", ""], ["--output", "FILE"], ["--output", "FILE/x"]]
 )

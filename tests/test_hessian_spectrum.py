@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import chex
 import jax
@@ -16,6 +18,7 @@ from benchmarks.datasets import load
 from benchmarks.experiment import main
 from benchmarks.hessian_spectrum import (
     QUICK,
+    STUDIES,
     compiled_measurement,
     convolve,
     fixed_batches,
@@ -26,7 +29,7 @@ from benchmarks.hessian_spectrum import (
 from benchmarks.hessian_spectrum_report import answer
 from benchmarks.models import MODELS
 from benchmarks.program import start
-from benchmarks.recording import ResultsFolder
+from benchmarks.recording import FolderError, ResultsFolder, environment
 from benchmarks.training import all_devices, train
 
 
@@ -80,10 +83,57 @@ def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, mo
     again = hessian_spectrum.records_of(QUICK[0], load("digits"), ResultsFolder(tmp_path))
     assert again == {"LPSGDM, p 6 → 2": [record["measured"]]}
 
-    (tmp_path / "digits-lpsgdm-seed0.json").write_text("{")
-    with pytest.raises(SystemExit):
-        main("hessian_spectrum", run, "", command)
-    assert "digits-lpsgdm-seed0.json is damaged; remove it to run it again" in capsys.readouterr().err
+    for damaged in ("{", "[]", "[1]", "{}", '{"plan": 1}'):
+        (tmp_path / "digits-lpsgdm-seed0.json").write_text(damaged)
+        with pytest.raises(SystemExit):
+            main("hessian_spectrum", run, "", command)
+        assert "digits-lpsgdm-seed0.json is damaged; remove it to run it again" in capsys.readouterr().err
+
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "hessian_spectrum"
+
+
+@pytest.fixture
+def committed(tmp_path):
+    """Returns a folder with the committed records of the digits."""
+    for file in RESULTS.glob("digits-*.json"):
+        shutil.copy(file, tmp_path)
+    return ResultsFolder(tmp_path)
+
+
+def test_the_committed_records_are_accepted_with_any_versions(committed, monkeypatch):
+    monkeypatch.setattr(hessian_spectrum, "environment", lambda: {"jax": "0.0.1"})
+    assert len(hessian_spectrum.known(STUDIES[0], committed)) == 15
+
+
+def change(folder, **parts):
+    """Changes parts of a record; returns the text of the file."""
+    file = folder.path / "digits-lion-seed1.json"
+    record = json.loads(file.read_text())
+    for name, entries in parts.items():
+        record[name] |= entries
+    file.write_text(json.dumps(record))
+    return file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"plan": {"epochs": [0, 1]}}, r"of another plan: epochs measured is \[0, 1\] there and"),
+        ({"plan": {"effort": {"batches": 2}}}, "of another plan: batches is 2 there and 4 here"),
+        ({"environment": {"jax": "0.0.1"}}, "of other versions: jax is '0.0.1' there and"),
+    ],
+)
+def test_records_that_others_cannot_join_are_refused_and_kept(committed, parts, message):
+    versions = environment() | {"machine": "another", "devices": "8 x TPU v4"}
+    for file in committed.path.iterdir():
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"environment": versions}))
+    (committed.path / "digits-sgdm-seed2.json").unlink()  # which so would have to be measured.
+    assert len(hessian_spectrum.known(STUDIES[0], committed)) == 14
+    before = change(committed, **parts)
+    with pytest.raises(FolderError, match=f"digits-lion-seed1.json is {message}.*; name another folder$"):
+        hessian_spectrum.known(STUDIES[0], committed)
+    assert (committed.path / "digits-lion-seed1.json").read_text() == before
 
 
 def finish(run):
