@@ -17,7 +17,7 @@ from rich.markdown import Markdown
 
 from benchmarks.datasets import DataError
 from benchmarks.options import Parser, add_output
-from benchmarks.recording import FolderError, ResultsFolder, environment
+from benchmarks.recording import FolderError, ResultsFolder, environment, measured_with
 from benchmarks.settings import SettingsError
 
 # Okabe and Ito's, which those who confuse red and green can tell apart.
@@ -96,8 +96,5 @@ def _parser(name: str, description: str) -> Parser:
 
 
 def _page(text: str, quick: bool) -> str:
-    measured = environment()
-    versions = ", ".join(f"{package} {measured[package]}" for package in PACKAGES)
     cut = "\n\nMeasured with --quick, on a problem cut small." if quick else ""
-    place = f"{measured['machine']}, devices: {measured['devices']}"
-    return f"{text.strip()}{cut}\n\nMeasured with {versions} on {place}.\n"
+    return f"{text.strip()}{cut}\n\n{measured_with([environment()], PACKAGES)}\n"

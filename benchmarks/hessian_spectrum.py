@@ -50,6 +50,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -62,11 +63,11 @@ from flax import nnx
 
 from benchmarks.augmentation import normalise
 from benchmarks.datasets import Dataset, load
-from benchmarks.experiment import main, png
+from benchmarks.experiment import PACKAGES, main, png
 from benchmarks.hessian_spectrum_report import Measured, Record, answer, curves, densities, table
 from benchmarks.optimizers import label
 from benchmarks.program import Program, TrainState, Variables, steps_per_epoch
-from benchmarks.recording import FolderError, ResultsFolder, difference, environment
+from benchmarks.recording import FolderError, ResultsFolder, difference, environment, measured_with
 from benchmarks.selection import select
 from benchmarks.settings import Settings
 from benchmarks.training import train
@@ -161,12 +162,28 @@ def with_matrix_products(program: Program, state: TrainState) -> nnx.GraphDef[An
     return nnx.graphdef(model)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others: Any) -> jax.Array:
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Any,
+    padding: Any,
+    *,
+    lhs_dilation: Any = (1, 1),
+    rhs_dilation: Any = (1, 1),
+    feature_group_count: int = 1,
+    **others: Any,
+) -> jax.Array:
     """Convolves as a product of patches and kernel.
 
     On CPUs XLA takes six to nine times as long for the second derivative of its own convolution.
     """
-    del others
+    del others  # of layout and precision, which Flax names as they are here.
+    more = {*lhs_dilation, *rhs_dilation, feature_group_count} - {1}
+    if more or isinstance(padding, str):
+        raise ValueError(
+            "as matrix products convolutions must have explicit padding, no dilation and one group, got "
+            f"{padding=}, {lhs_dilation=}, {rhs_dilation=}, {feature_group_count=}."
+        )
     height, width, channels, features = kernel.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     # Where the patches may begin.
@@ -224,19 +241,18 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if isinstance(value, list) else float(f"{value:.5g}")
 
 
-def records_of(study: Study, dataset: Dataset, folder: ResultsFolder) -> Measured:
-    """Returns the records of the study's runs by label and seed; does those that the folder lacks."""
-    found, measured = known(study, folder), Measured()
+def records_of(study: Study, dataset: Dataset, folder: ResultsFolder) -> dict[Settings, Record]:
+    """Returns the records of the study's runs; does those that the folder lacks."""
+    found = known(study, folder)
     for settings in runs(study):
         if settings not in found:
             found[settings] = {
                 "plan": plan(settings, study),
-                "environment": environment(),
+                "environment": _environment(),
                 "measured": follow(settings, dataset, study),
             }
             folder.write_text(_file(settings), json.dumps(found[settings], allow_nan=False) + "\n")
-        measured.setdefault(label(settings), []).append(found[settings]["measured"])
-    return measured
+    return {settings: found[settings] for settings in runs(study)}
 
 
 def known(study: Study, folder: ResultsFolder) -> dict[Settings, Record]:
@@ -265,7 +281,11 @@ def _entries(plan: Record) -> Record:
 def _versions(recorded: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Returns the versions here and those of a record, which may lack some; machines may differ."""
     there = {name: text for name, text in recorded.items() if name not in ("machine", "devices")}
-    return {name: text for name, text in environment().items() if name in there}, there
+    return {name: text for name, text in _environment().items() if name in there}, there
+
+
+def _environment() -> dict[str, str]:
+    return environment() | {"matfree": version("matfree")}
 
 
 def _file(settings: Settings) -> str:
@@ -296,18 +316,22 @@ def run(quick: bool, folder: Path) -> str:
     )
 
 
-def _report(study: Study, measured: Measured, folder: ResultsFolder) -> str:
+def _report(study: Study, records: dict[Settings, Record], folder: ResultsFolder) -> str:
     """Writes a study's figures and numbers as soon as it is done, and returns its answer."""
-    title = f"{study.model} on {study.dataset}, {_seeds(study.seeds)}"
-    folder.write_bytes(f"{study.dataset}-density.png", png(densities(measured, title)))
+    measured: Measured = {}
+    for settings, record in records.items():
+        measured.setdefault(label(settings), []).append(record["measured"])
+    heading = f"{study.model} on {study.dataset}, "
+    mean = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds, mean"
+    title = heading + (mean if study.seeds == 1 else f"{mean} ± standard deviation")
+    folder.write_bytes(f"{study.dataset}-density.png", png(densities(measured, heading + mean)))
     folder.write_bytes(f"{study.dataset}-curves.png", png(curves(measured, title)))
-    folder.write_text(f"{study.dataset}.md", f"# {title}\n\n{table(measured)}\n\n{answer(measured)}\n")
+    # Where the runs were measured, which need not be here.
+    versions = measured_with((record["environment"] for record in records.values()), PACKAGES)
+    page = f"# {title}\n\n{table(measured)}\n\n{answer(measured)}\n\n{versions}\n"
+    folder.write_text(f"{study.dataset}.md", page)
     return f"## {title}\n\n{answer(measured)}"
 
 
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds, mean ± standard deviation"
-
-
 if __name__ == "__main__":
-    sys.exit(main("hessian_spectrum", run, "Measures the spectrum of the Hessian while networks train."))
+    sys.exit(main("hessian_spectrum", run, "Measure the spectrum of the Hessian while networks train."))

@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -211,6 +211,16 @@ def environment() -> dict[str, str]:
         "machine": f"{platform.machine()}, {_cpus()}",
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
+
+
+def measured_with(environments: Iterable[Mapping[str, str]], packages: Iterable[str]) -> str:
+    """Returns the sentence that names the versions of packages, and the machines."""
+    texts = dict.fromkeys(
+        ", ".join(f"{package} {measured[package]}" for package in packages)
+        + f" on {measured['machine']}, devices: {measured['devices']}"
+        for measured in environments
+    )
+    return f"Measured with {'; and with '.join(texts)}."
 
 
 def _cpus() -> str:

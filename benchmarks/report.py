@@ -32,7 +32,7 @@ from benchmarks.comparison import (
 from benchmarks.curves import curves
 from benchmarks.datasets import is_text, kind
 from benchmarks.optimizers import OPTIMIZERS, label, p_text
-from benchmarks.recording import ResultsFolder, Run
+from benchmarks.recording import ResultsFolder, Run, measured_with
 from benchmarks.settings import Settings, presets
 
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -201,12 +201,7 @@ def explain(workload: Workload) -> str:
 
 def _measured_with(workload: Workload) -> str:
     runs = [run for runs in workload.runs.values() for run in runs] + workload.unfinished
-    texts = dict.fromkeys(
-        ", ".join(f"{package} {run.environment[package]}" for package in PACKAGES)
-        + f" on {run.environment['machine']}, devices: {run.environment['devices']}"
-        for run in runs
-    )
-    return f"Measured with {'; and with '.join(texts)}."
+    return measured_with((run.environment for run in runs), PACKAGES)
 
 
 def _unfinished(workload: Workload) -> str:
