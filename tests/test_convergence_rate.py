@@ -1,5 +1,8 @@
 """The theorems and their experiment: Lemma 1, steepest descent, constants, bounds and slopes."""
 
+import csv
+from pathlib import Path
+
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -10,10 +13,11 @@ from hypothesis import given
 import lpoptax
 from benchmarks import convergence_rate as experiment
 from benchmarks import convergence_theorems as theorems
-from benchmarks.convergence_theorems import DIMENSION, FIXED, REGIMES
+from benchmarks.convergence_theorems import COUPLED, DIMENSION, FIXED, OTHERS, REGIMES
 from tests import reference
 from tests.reference import power
 
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "convergence_rate"
 P = st.one_of(st.floats(2.0, 64.0), st.just(np.inf))
 SEED = st.integers(0, 2**32 - 1)
 RATE = st.floats(1e-4, 3.0)
@@ -104,6 +108,60 @@ def test_skewed_noise_breaks_the_alignment_that_the_theorem_assumes_unless_p_is_
         assert theorems.alignment(method, REGIMES[0]) > 0.5
     # For the sign it is the chance that the noise does not turn it: (1/2 + |s| / (2 sqrt 3)) of all.
     assert theorems.alignment(FIXED[-1], REGIMES[0]) == pytest.approx(1 / np.sqrt(3), rel=1e-2)
+
+
+@pytest.mark.parametrize("steps", [1000, 300_000])
+@pytest.mark.parametrize("method", FIXED + OTHERS[:1], ids=lambda method: method.name)
+def test_the_bound_of_lpsgdms_theorem_is_the_sum_of_its_terms(method, steps):
+    halfwidth, start = np.sqrt(3), loss(np.full(DIMENSION, 1.5))
+    all_p = np.linspace(method.p_final, method.p_max, 9) if method.p_final < method.p_max else [method.p_max]
+    # The mean of the power of s + noise, uniform between -a and a, in closed form, beside s.
+    s = np.linspace(1e-3, 1, 1000)
+    q = [1 + 1 / (p - 1) for p in all_p]
+    integrals = np.array([((halfwidth + s) ** e - np.abs(halfwidth - s) ** e) / e for e in q])
+    c1 = np.min(integrals / (2 * halfwidth * s))
+    largest = np.full(DIMENSION, 1 + halfwidth)
+    smooth_c2 = max(smoothness(p) * norm(power(largest, p, 0.0), p) ** 2 for p in all_p)
+    rate = np.sqrt(2 * start / (smooth_c2 * steps))
+    # Half of the descent pays for c3, which is 0 here.
+    expected = start / (c1 / 2 * rate * steps) + smooth_c2 * rate / 2 / (c1 / 2)
+    # c1 is found there from 20,001 errors, which misses the mean of a sign by up to 1/20,001 of 0.01.
+    assert theorems.bound(method, REGIMES[0], steps) == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("steps", [1000, 300_000])
+@pytest.mark.parametrize("method", FIXED, ids=lambda method: method.name)
+def test_the_bound_of_staceys_theorem_is_the_sum_of_its_terms(method, steps):
+    p, smooth = method.p_max, smoothness(method.p_max)
+    q = 1.0 if np.isinf(p) else p / (p - 1)
+    bound_of_u = norm(np.full(DIMENSION, 1 + np.sqrt(3)), q) ** (1 / (p - 1))
+    rate = 1 / np.sqrt(smooth * steps) / bound_of_u
+    deviation = np.sqrt(np.ones(DIMENSION) / steps)  # of the mean of a batch.
+    expected = (
+        loss(np.full(DIMENSION, 1.5)) / (rate * steps)
+        + (2 + 1 / (p - 1)) * bound_of_u * norm(deviation, 1)
+        + smooth * rate / 2 * bound_of_u**2
+    )
+    assert theorems.bound(method, REGIMES[2], steps) == pytest.approx(expected)
+
+
+def test_there_is_no_bound_where_a_theorem_does_not_hold_or_names_no_constants():
+    skewed = {method.p_max: theorems.bound(method, REGIMES[1], 1000) for method in FIXED}
+    assert [p for p, bound in skewed.items() if bound] == [2.0]
+    for method in (*OTHERS[1:], *COUPLED):
+        assert theorems.bound(method, REGIMES[0], 1000) is None
+
+
+def test_every_committed_mean_is_below_its_bound():
+    with (RESULTS / "rates.csv").open(encoding="utf-8") as text:
+        rows = [row for row in csv.DictReader(text) if row["bound"]]
+    assert len(rows) == 6 * (5 + 1 + 4)  # lengths, and methods with a bound in each regime.
+    for row in rows:
+        assert float(row["mean"]) + float(row["std"]) < float(row["bound"]), row
+        (regime,) = (regime for regime in REGIMES if regime.title == row["regime"])
+        (method,) = (method for method in regime.methods if method.name == row["method"])
+        bound = theorems.bound(method, regime, int(row["steps"]))
+        assert bound == pytest.approx(float(row["bound"]), rel=1e-3), row
 
 
 def follow(method, rate, errors):
