@@ -39,7 +39,7 @@ class CurvatureSummary(NamedTuple):
     smallest: jax.Array  # shape=(); below zero where the loss is not convex.
     trace: jax.Array  # shape=().
     frobenius_norm: jax.Array  # shape=().
-    evenness: jax.Array  # shape=(), from 1/d to 1.
+    evenness: jax.Array  # shape=(), from 1/d to 1; nan if the Hessian is 0.
 
 
 def hessian_spectrum(
@@ -166,10 +166,11 @@ def summary(spectrum: HessianSpectrum) -> CurvatureSummary:
         spectrum: of :func:`hessian_spectrum`.
 
     Returns:
-        A :class:`CurvatureSummary`. The true extremes may lie outside of the ones estimated.
+        A :class:`CurvatureSummary`. The true extremes may lie outside of the ones estimated. The
+        evenness of a Hessian that is 0 is nan. Not finite where the Hessian is not.
 
     Raises:
-        Nothing: of a spectrum that is not finite the summary is not.
+        Nothing.
 
     Examples:
         >>> import jax
@@ -189,16 +190,18 @@ def summary(spectrum: HessianSpectrum) -> CurvatureSummary:
         Ghorbani, Krishnan and Xiao, `An Investigation into Neural Net Optimization via Hessian
         Eigenvalue Density <https://arxiv.org/abs/1901.10159>`_, 2019
     """
-    size = spectrum.num_params
+    size, scale = spectrum.num_params, jnp.max(jnp.abs(spectrum.eigenvalues))
+    # Relative to the largest: squares leave the range of floats.
+    relative = spectrum.eigenvalues / jnp.where(scale == 0, 1, scale)
     mean, magnitude, square = (
         jnp.mean(jnp.sum(spectrum.weights * moment, axis=1))
-        for moment in (spectrum.eigenvalues, jnp.abs(spectrum.eigenvalues), spectrum.eigenvalues**2)
+        for moment in (relative, jnp.abs(relative), relative**2)
     )
     return CurvatureSummary(
         largest=jnp.max(spectrum.eigenvalues),
         smallest=jnp.min(spectrum.eigenvalues),
-        trace=size * mean,
-        frobenius_norm=jnp.sqrt(size * square),
+        trace=size * mean * scale,
+        frobenius_norm=jnp.sqrt(size * square) * scale,
         evenness=magnitude**2 / square,
     )
 

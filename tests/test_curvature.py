@@ -121,6 +121,25 @@ def test_evenness_is_the_squared_ratio_of_norms_at_any_scale():
     assert np.isnan(curvature.evenness(jnp.zeros(3)))
 
 
+@pytest.mark.parametrize("scale", [2e-24, 1.0, 2e24])
+def test_a_summary_scales_with_the_spectrum_but_for_the_evenness(scale):
+    eigenvalues, weights = np.array([[-2.0, 1.0, 4.0], [-1.0, 0.5, 3.0]]), np.array([[0.2, 0.3, 0.5]] * 2)
+    summary = curvature.summary(
+        curvature.HessianSpectrum(
+            jnp.asarray(scale * eigenvalues, jnp.float32), jnp.asarray(weights), jnp.asarray(7.0)
+        )
+    )
+    absolute, square = ((weights * moment).sum() / 2 for moment in (np.abs(eigenvalues), eigenvalues**2))
+    trace, norm = 7 * (weights * eigenvalues).sum() / 2, np.sqrt(7 * square)
+    expected = [scale * value for value in (4, -2, trace, norm)] + [absolute**2 / square]
+    np.testing.assert_allclose(summary, expected, rtol=1e-6)
+
+
+def test_a_summary_of_no_curvature_is_0_without_an_evenness():
+    spectrum = curvature.HessianSpectrum(jnp.zeros((2, 3)), jnp.full((2, 3), 1 / 3), jnp.asarray(7.0))
+    np.testing.assert_array_equal(curvature.summary(spectrum), [0, 0, 0, 0, np.nan])
+
+
 def test_half_precision_is_computed_in_float32():
     spectrum = spectrum_of(matrix_with(np.linspace(1, 300, 20)), jnp.ones(20, jnp.bfloat16))
     assert spectrum.eigenvalues.dtype == jnp.float32
@@ -129,7 +148,9 @@ def test_half_precision_is_computed_in_float32():
 
 def test_a_hessian_that_is_not_finite_has_no_finite_spectrum():
     matrix = matrix_with([1.0] * 20).at[3, 4].set(jnp.nan)
-    assert not np.isfinite(spectrum_of(matrix, jnp.ones(20)).eigenvalues).any()
+    spectrum = spectrum_of(matrix, jnp.ones(20))
+    assert not np.isfinite(spectrum.eigenvalues).any()
+    assert not np.isfinite(curvature.summary(spectrum)).any()
 
 
 @pytest.mark.parametrize(
