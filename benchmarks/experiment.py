@@ -30,6 +30,8 @@ def main(
     run: Callable[[bool, Path], str],
     description: str,
     arguments: Sequence[str] | None = None,
+    *,
+    continues: bool = False,
 ) -> int:
     """Runs an experiment as the command line says; returns the exit code.
 
@@ -39,9 +41,11 @@ def main(
             and numbers to; returns a table and how to read it.
         description: what the experiment does, for `--help`.
         arguments: the command line; default None, that of the process.
+        continues: whether `run` measures only what the folder lacks.
     """
     parser = _parser(name, description)
     options = parser.parse_args(arguments)
+    console = Console(markup=False, emoji=False, highlight=False)
     output = options.output or Path("runs") / (f"{name}-quick" if options.quick else name)
     try:
         folder = ResultsFolder(output)
@@ -49,11 +53,11 @@ def main(
         folder.write_text("table.md", _page(text, options.quick))
     except (DataError, FolderError, SettingsError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
-    except OSError as error:
-        parser.exit(2, f"{parser.prog}: error: {FolderError.of(output, error)}\n")
+    except OSError as error:  # of the folder it would be a FolderError.
+        parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
     except KeyboardInterrupt:
+        console.print("Interrupted." + (" To continue, repeat the command." if continues else ""))
         return 130
-    console = Console(markup=False, emoji=False, highlight=False)
     console.print(Markdown(text))
     console.print(f"Results are in {folder.path}", soft_wrap=True)
     return 0
@@ -67,15 +71,16 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes rows of the same columns."""
-    with file.open("w", newline="", encoding="utf-8") as text:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    ResultsFolder(file.parent).write_text(file.name, text.getvalue())
 
 
 def write_figure(file: Path, figure: Figure) -> None:
     """Writes a picture."""
-    file.write_bytes(png(figure))
+    ResultsFolder(file.parent).write_bytes(file.name, png(figure))
 
 
 def png(figure: Figure) -> bytes:

@@ -333,5 +333,7 @@ def _report(study: Study, records: dict[Settings, Record], folder: ResultsFolder
     return f"## {title}\n\n{answer(measured)}"
 
 
+DESCRIPTION = "Measure the spectrum of the Hessian while networks train."
+
 if __name__ == "__main__":
-    sys.exit(main("hessian_spectrum", run, "Measure the spectrum of the Hessian while networks train."))
+    sys.exit(main("hessian_spectrum", run, DESCRIPTION, continues=True))

@@ -164,8 +164,9 @@ def _read(files: list[Path]) -> list[Run]:
             for line in file.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 if "settings" in record:
-                    measured_with, examples = (dict(record[part]) for part in ("environment", "examples"))
-                    runs.append(Run(Settings.of(record["settings"]), measured_with, examples, []))
+                    examples = record["examples" if "examples" in record else "images"]  # of older records.
+                    where = dict(record["environment"])
+                    runs.append(Run(Settings.of(record["settings"]), where, dict(examples), []))
                 else:
                     runs[-1].epochs.append(_with_nan(record))
         except (ValueError, LookupError, TypeError) as error:

@@ -415,6 +415,14 @@ def test_results_of_other_versions_are_not_continued(tmp_path, capsys):
     assert record.read_text() == changed
 
 
+def test_records_that_count_images_are_read_and_continued(tmp_path):
+    folder, examples = ResultsFolder(tmp_path), {"train": 900, "held_out": 300}
+    run = folder.begin(digits("sgdm"), examples)
+    (file,) = tmp_path.iterdir()
+    file.write_text(file.read_text().replace('"examples"', '"images"'))
+    assert folder.begin(digits("sgdm"), examples) == run
+
+
 def test_a_diverged_run_is_recorded_in_json_that_every_parser_reads(tmp_path):
     folder = ResultsFolder(tmp_path)
     run = folder.begin(digits("sgdm"), {"train": 900, "held_out": 300})

@@ -1,12 +1,13 @@
 """The experiments' command line: quick mode writes what the full one does, and mistakes are one line."""
 
+import errno
 import importlib
 import os
 from pathlib import Path
 
 import pytest
 
-from benchmarks.experiment import main, markdown_table
+from benchmarks.experiment import main, markdown_table, write_csv
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -61,3 +62,34 @@ def test_a_mistake_is_one_line(arguments, tmp_path, capsys):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m benchmarks.any: error: ")
+
+
+def stop_with(error):
+    def run(quick, folder):
+        raise error
+
+    return run
+
+
+def test_the_folder_is_blamed_only_for_what_is_written_to_it(tmp_path, capsys):
+    def write(quick, folder):
+        (folder / "x.csv").mkdir()
+        write_csv(folder / "x.csv", [{"a": 1}])
+
+    unreadable = PermissionError(errno.EACCES, "Permission denied", "/data/images")
+    command = ["--output", str(tmp_path)]
+    for run, line in (
+        (write, f"cannot write to the folder {tmp_path}: Is a directory; name another folder"),
+        (stop_with(unreadable), "[Errno 13] Permission denied: '/data/images'"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main("any", run, "", command)
+        assert stop.value.code == 2
+        assert capsys.readouterr().err == f"python -m benchmarks.any: error: {line}\n"
+
+
+@pytest.mark.parametrize(("continues", "how"), [(False, ""), (True, " To continue, repeat the command.")])
+def test_an_interruption_is_one_line_that_tells_how_to_continue(continues, how, tmp_path, capsys):
+    command = ["--output", str(tmp_path)]
+    assert main("any", stop_with(KeyboardInterrupt()), "", command, continues=continues) == 130
+    assert capsys.readouterr().out == f"Interrupted.{how}\n"
