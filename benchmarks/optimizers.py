@@ -10,6 +10,7 @@ import jax
 import optax
 
 import lpoptax
+from benchmarks import annealing
 from benchmarks.settings import Settings
 
 P: TypeAlias = optax.ScalarOrSchedule
@@ -191,8 +192,7 @@ def p_text(settings: Settings) -> str:
     start = optimizer.norm if settings.p is None else settings.p
     if start is None:
         return "none"
-    text = "∞" if math.isinf(start) else f"{start:g}"
-    return f"{text} → 2" if optimizer.anneals else text
+    return annealing.label(start, 2.0 if optimizer.anneals else start)
 
 
 def position(settings: Settings) -> tuple[float, ...]:
