@@ -49,8 +49,8 @@ def main(
     output = options.output or Path("runs") / (f"{name}-quick" if options.quick else name)
     try:
         folder = ResultsFolder(output)
-        text = run(options.quick, folder.path)
-        folder.write_text("table.md", _page(text, options.quick))
+        page = _page(run(options.quick, folder.path), options.quick)
+        folder.write_text("table.md", page)
     except (DataError, FolderError, SettingsError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except OSError as error:  # of the folder it would be a FolderError.
@@ -58,7 +58,7 @@ def main(
     except KeyboardInterrupt:
         console.print("Interrupted." + (" To continue, repeat the command." if continues else ""))
         return 130
-    console.print(Markdown(text))
+    console.print(Markdown(page))
     console.print(f"Results are in {folder.path}", soft_wrap=True)
     return 0
 
