@@ -145,6 +145,30 @@ def test_the_committed_records_are_accepted_with_any_versions(committed, monkeyp
     assert len(hessian_spectrum.known(STUDIES[0], committed)) == 15
 
 
+def test_the_heading_names_a_deviation_only_where_one_is_shown(committed, monkeypatch):
+    headings = {}
+    for name in ("densities", "curves"):
+        monkeypatch.setattr(
+            hessian_spectrum, name, lambda measured, title, name=name: headings.update({name: title})
+        )
+    monkeypatch.setattr(hessian_spectrum, "png", lambda figure: b"")
+    monkeypatch.setattr(hessian_spectrum, "STUDIES", STUDIES[:1])
+    text = run(False, committed.path)
+    title = "resnet8 on digits, 3 seeds, mean"
+    assert headings == {"densities": title, "curves": f"{title} ± standard deviation"}
+    assert text.startswith(f"## {title} ± standard deviation\n")
+
+
+def test_the_page_names_the_versions_that_measured_and_not_those_that_draw(committed, monkeypatch):
+    for name in ("densities", "curves", "png"):
+        monkeypatch.setattr(hessian_spectrum, name, lambda *_: b"")
+    records = hessian_spectrum.known(STUDIES[0], committed)
+    for record in records.values():
+        record["environment"]["jax"] = "0.0.1"
+    hessian_spectrum._report(STUDIES[0], records, committed)
+    assert ", jax 0.0.1, flax " in (committed.path / "digits.md").read_text()
+
+
 def change(folder, **parts):
     """Changes parts of a record; returns the text of the file."""
     file = folder.path / "digits-lion-seed1.json"
