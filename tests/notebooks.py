@@ -7,6 +7,10 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 
 def read(path):
@@ -26,10 +30,7 @@ def executed(path):
         resources={"metadata": {"path": str(ROOT)}},  # to import lpoptax from here, installed or not
     )
     client.execute()
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    notebook.metadata = METADATA
     return notebook
 
 

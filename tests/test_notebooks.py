@@ -6,13 +6,9 @@ import re
 
 import pytest
 
-from tests.notebooks import PATHS, ROOT, executed, read
+from tests.notebooks import METADATA, PATHS, ROOT, executed, read
 
 MODULES = {"flax", "functools", "jax", "lpoptax", "matplotlib", "numpy", "optax", "sklearn"}
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
