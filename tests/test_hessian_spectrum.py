@@ -260,4 +260,4 @@ def test_the_answer_counts_the_runs_in_which_each_part_of_the_premise_holds():
     assert "‖H‖ falls in 2 of 3 (median 0.125)" in text
     assert "beside the positive in 1 of 3 (median 1)" in text
     assert "directions increase in 1 of 3 (median 0.5), the evenness of the coordinates in 0 of 3" in text
-    assert "φ(g)/φ(c) falls in 2 of 3 (median 0.5)" in text
+    assert "φ(g)/√φ(c) falls in 2 of 3 (median 0.354)" in text
