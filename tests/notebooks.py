@@ -24,6 +24,7 @@ def executed(path):
     client = NotebookClient(
         notebook,
         kernel_name="python3",
+        startup_timeout=600,
         timeout=600,
         record_timing=False,
         coalesce_streams=True,
