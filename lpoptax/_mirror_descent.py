@@ -1,12 +1,13 @@
 """The dual step of STACEY: mirror descent under a power of an lp norm."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from lpoptax._binary_power import exp2_and_growth, log2, log2_1p
 from lpoptax._hyperparameters import check_finite_p, check_non_negative, evaluate, is_number
 from lpoptax._power import p_minus_1, signed_power
 from lpoptax._precision import cast_like, scalar, smallest_normal, widen
@@ -109,24 +110,50 @@ def _mirror_step(g: jax.Array, z: jax.Array, alpha: ArrayLike, p: ArrayLike) -> 
     return cast_like(_displacement(wide_z, pull, p_minus_1(p, wide_z)), z)
 
 
-def _displacement(z: jax.Array, pull: jax.Array, power: jax.Array) -> jax.Array:
-    """Returns z' - z for sign(z') |z'|^power = sign(z) |z|^power - pull."""
-    # |z|^power and |pull| are held as own^common and other^common, the root being the
-    # one that brings both to the smaller of the scales of z and of |z|^power.
-    common = jnp.maximum(power, 1)
-    own = jnp.abs(z) ** (power / common)
-    other = jnp.abs(pull) ** (1 / common)
-    smaller, larger = jnp.minimum(own, other), jnp.maximum(own, other)
-    quotient = (smaller / jnp.maximum(larger, smallest_normal(larger))) ** common
+@jax.custom_jvp
+def _displacement(z: jax.Array, pull: jax.Array, exponent: jax.Array) -> jax.Array:
+    """Returns z' - z for sign(z') |z'|^exponent = sign(z) |z|^exponent - pull."""
+    own, other = exponent * _log2(z), _log2(pull)
+    ours = own >= other
     # The larger term is taken out of the difference, which leaves 1 - ratio.
+    ratio = exp2_and_growth(-jnp.abs(own - other))[0]
     turn = jnp.sign(z) * jnp.conj(jnp.sign(pull))
+    inverse = 1 / exponent
     if jnp.iscomplexobj(z):
-        ratio = quotient * jnp.where(own >= other, jnp.conj(turn), turn)
-        factor = signed_power(1 - ratio, 1 / power, jnp.zeros_like(power))
+        difference = 1 - ratio * jnp.where(ours, jnp.conj(turn), turn)
+        factor = signed_power(difference, inverse, jnp.zeros_like(inverse))
         growth = factor - 1
+        factor *= exp2_and_growth(other * inverse)[0]
     else:
-        # A small step is a small growth, which no difference of near numbers would show.
-        log_factor = jnp.log1p(-quotient * turn) / power
-        factor, growth = jnp.exp(log_factor), jnp.expm1(log_factor)
-    from_pull = jnp.sign(pull) * jnp.abs(pull) ** (1 / power)
-    return jnp.where(own >= other, z * growth, -from_pull * factor - z)
+        # A small step is a small growth, which no difference of near numbers would show. And
+        # if z is the smaller term, its place in front is taken by |pull|^inverse.
+        front = jnp.where(ours, 0, other * inverse)
+        factor, growth = exp2_and_growth(front + log2_1p(-ratio * turn) * inverse)
+    return jnp.where(ours, z * growth, -jnp.sign(pull) * factor - z)
+
+
+def _log2(x: jax.Array) -> jax.Array:
+    """Returns log2 |x|, and less than of any float for what is 0 or subnormal."""
+    magnitude = jnp.abs(x)
+    tiny = smallest_normal(magnitude)
+    return jnp.where(magnitude < tiny, -1e30, log2(jnp.maximum(magnitude, tiny)))
+
+
+@_displacement.defjvp
+def _displacement_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # Written out because bits have no derivative. With w the dual iterate, |w|^(1/exponent - 1) is
+    # |z'|^(1 - exponent), which joins the powers of z into one of a ratio, of moderate size.
+    z, pull, exponent = primals
+    dz, dpull, dexponent = tangents
+    displacement = _displacement(z, pull, exponent)
+    moved = z + displacement
+    size, moved_size = (jnp.maximum(jnp.abs(x), smallest_normal(jnp.abs(x))) for x in (z, moved))
+    own = dz + (exponent - 1) * _along(z / size, dz) + z * jnp.log(size) * dexponent
+    dual = (size / moved_size) ** (exponent - 1) * own - moved_size ** (1 - exponent) * dpull
+    radial = (1 / exponent - 1) * _along(moved / moved_size, dual)
+    return displacement, dual + radial - moved * jnp.log(moved_size) * dexponent / exponent - dz
+
+
+def _along(direction: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the part of x in a direction."""
+    return direction * jnp.real(jnp.conj(direction) * x)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from lpoptax._binary_power import power
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
 from lpoptax._precision import scalar, smallest_normal, widen
 
@@ -32,7 +33,8 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
     coordinates are amplified, for 1 < p < 2 large ones are. Zero maps to zero. Complex
     numbers keep their phase.
 
-    The map is computed in at least float32 and returned in the dtype of ``x``. No finite
+    The map is computed in at least float32 and returned in the dtype of ``x``. In float32 the
+    relative error is below 4e-7 for p from 2 on, and below 4e-7/(p-1) for smaller p. No finite
     real ``x`` gives nan; for p < 2 the result overflows to infinity where the exact value
     does. Subnormal magnitudes may be flushed to zero, as XLA does on CPU. The map is
     differentiable in ``x``, ``p`` and ``eps``; with ``eps = 0`` the slope at zero is
@@ -86,9 +88,10 @@ def signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Array
     for every x when exponent <= 1, and is the sign exactly when exponent = 0.
     """
     magnitude = _magnitude(x, eps)
-    direction = x / magnitude
-    # An overflowing power times zero would be nan.
-    scaled = jnp.where(direction == 0, direction, direction * magnitude**exponent)
+    # An overflowing power times a quotient of zero would be nan. (The quotient itself is used
+    # once: XLA would store one that is used twice.)
+    vanishes = jnp.abs(x) <= magnitude * smallest_normal(magnitude)
+    scaled = jnp.where(vanishes, 0, x / magnitude * power(magnitude, exponent))
     return jnp.where(exponent == 1, x, scaled)
 
 

@@ -168,3 +168,21 @@ def test_an_update_without_params_is_refused():
     dual = lpoptax.mirror_descent(0.1)
     with pytest.raises(ValueError, match="params must be passed to update, got params=None"):
         dual.update(jnp.ones(2), dual.init(jnp.ones(2)))
+
+
+@pytest.mark.parametrize("p", [1.3, 2.5, 6.0])
+def test_the_step_has_the_derivatives_of_the_formula(p):
+    def formula(z, g, p):
+        w = jnp.abs(z) ** (p - 2) * z - 0.1 * g
+        return jnp.sum(jnp.real(w * jnp.abs(w) ** (1 / (p - 1) - 1)))
+
+    def ours(z, g, p):
+        return jnp.sum(jnp.real(step(z, g, 0.1, p)))
+
+    with jax.enable_x64(True):
+        z, g = jnp.array([1.3, -0.7, 0.4]), jnp.array([0.2, 0.9, -3.0])
+        for turn in (1.0, 0.6 + 0.8j):
+            arguments = (turn * z, g * (1 + 0.5 * (turn - 1)), jnp.asarray(p))
+            derivatives = jax.grad(ours, argnums=(0, 1, 2))(*arguments)
+            expected = jax.grad(formula, argnums=(0, 1, 2))(*arguments)
+            chex.assert_trees_all_close(derivatives, expected, rtol=1e-8)

@@ -224,3 +224,25 @@ def test_a_p_that_is_no_number_is_refused(bad):
 def test_a_negative_or_infinite_eps_is_refused(bad):
     with pytest.raises(ValueError, match="eps must be non-negative and finite, got eps="):
         lpoptax.lp_power(jnp.ones(2), 3.0, bad)
+
+
+def every_exponent():
+    """Returns positive float32 numbers: all exponents of normal ones, each with 4,085 or more mantissas."""
+    # The last three are around sqrt(2).
+    mantissas = np.r_[np.arange(0, 2**23, 2053), 2**23 - 1, 0x3504F2, 0x3504F3, 0x3504F4]
+    bits = (np.arange(1, 255)[:, None] << 23) | mantissas
+    return bits.astype(np.int32).view(np.float32).ravel()
+
+
+@pytest.mark.parametrize("p", [1.05, 1.1, 1.5, 2.001, 2.8, 3.0, 4.0, 6.0, 9.0, 1e3, 1e6])
+def test_every_float32_is_mapped_to_4e_7(p):
+    x = every_exponent()
+    exponent = np.float32(1) / np.float32(p - 1)
+    exact = x.astype(np.longdouble) ** np.longdouble(exponent)
+    found = np.asarray(jax.jit(lpoptax.lp_power, static_argnames=("p", "eps"))(x, p=p, eps=0.0))
+    normal = (exact > np.finfo(np.float32).tiny) & (exact < np.finfo(np.float32).max)
+    error = np.abs(found[normal] / exact[normal] - 1)
+    # For p < 2 the error of the logarithm is multiplied by the exponent.
+    assert np.max(error) < 4e-7 * max(1, exponent)
+    assert np.all(found[exact < 1e-38] == 0)
+    assert np.all(found[exact > 3.5e38] == np.inf)
