@@ -6,7 +6,7 @@ import jax
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from lpoptax._hyperparameters import check_decay_rate
+from lpoptax._hyperparameters import check_decay_rate, is_number
 from lpoptax._precision import cast_like, scalar, widen
 
 
@@ -74,21 +74,36 @@ def scale_by_interpolated_momentum(
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, ScaleByInterpolatedMomentumState]:
         del params
+        averages = jax.tree.map(
+            lambda g, m: None if g is None else _average(g, m, b2), updates, state.mu, is_leaf=_is_none
+        )
         emitted = jax.tree.map(
-            lambda g, m: None if g is None else cast_like(_average(g, m, b1), g),
+            lambda g, m, new: None if g is None else cast_like(_emitted(g, m, new, b1, b2), g),
             updates,
             state.mu,
-            is_leaf=lambda leaf: leaf is None,
+            averages,
+            is_leaf=_is_none,
         )
         mu = jax.tree.map(
-            lambda g, m: m if g is None else cast_like(_average(g, m, b2), m),
-            updates,
-            state.mu,
-            is_leaf=lambda leaf: leaf is None,
+            lambda new, m: m if new is None else cast_like(new, m), averages, state.mu, is_leaf=_is_none
         )
         return emitted, ScaleByInterpolatedMomentumState(mu=mu)
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _is_none(leaf: object) -> bool:
+    return leaf is None
+
+
+def _emitted(g: jax.Array, m: jax.Array, new: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
+    """Returns the average with weight b1, of the old momentum or, which is the same, of the new one."""
+    # The new one takes the place of the old one: what reads the old one makes XLA copy it first.
+    if b1 is b2:
+        return new
+    if is_number(b1) and is_number(b2) and b1 <= b2 > 0:
+        return new if b1 == b2 else _average(g, new, b1 / b2)
+    return _average(g, m, b1)
 
 
 def _average(g: jax.Array, m: jax.Array, decay: ArrayLike) -> jax.Array:
