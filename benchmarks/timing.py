@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,30 +34,44 @@ class Timing(NamedTuple):
     optimizer: float  # seconds of the optimizer's update alone; median, in rounds with the step.
 
 
-def measure(settings: Settings, dataset: Dataset, mesh: Mesh) -> Timing:
-    """Trains for two epochs, of which the first compiles; then times the step and its last part."""
-    settings = dataclasses.replace(settings, epochs=2)
-    _, epoch = train(settings, dataset, mesh=mesh)
-    examples = len(dataset.train) // settings.batch_size * settings.batch_size
-    step, optimizer = _interleaved(settings, dataset, mesh)
-    return Timing(settings, examples / epoch.seconds, epoch.waiting / epoch.seconds, step, optimizer)
+def measure(runs: Mapping[Settings, Dataset], mesh: Mesh) -> list[Timing]:
+    """Trains each run for two epochs, of which the first compiles; then times its step and its last part."""
+    epochs = []
+    for settings, dataset in runs.items():
+        _, epoch = train(dataclasses.replace(settings, epochs=2), dataset, mesh=mesh)
+        examples = len(dataset.train) // settings.batch_size * settings.batch_size
+        epochs.append((examples / epoch.seconds, epoch.waiting / epoch.seconds))
+    steps = _interleaved([_Steps(settings, dataset, mesh) for settings, dataset in runs.items()])
+    return [
+        Timing(settings, *epoch, *times) for settings, epoch, times in zip(runs, epochs, steps, strict=True)
+    ]
 
 
-def _interleaved(settings: Settings, dataset: Dataset, mesh: Mesh) -> tuple[float, float]:
-    """Returns the median times of a step and of an update, which take turns: the machine may be noisy."""
-    program, state = start(settings, dataset, mesh)
-    batch = next(training_batches(dataset.train, settings.batch_size, mesh, seed=0, start=0, stop=1))
-    step, update = compiled_step(program), _update(program)
-    other = jax.tree.map(jnp.copy, state)
-    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), state.params)
-    times: tuple[list[float], list[float]] = ([], [])
-    for index in range(WARM_UP + ROUNDS):
-        (state, _), step_time = _timed(step, state, batch, 0, index)
-        other, update_time = _timed(update, other, grads)
-        if index >= WARM_UP:
-            times[0].append(step_time)
-            times[1].append(update_time)
-    return statistics.median(times[0]), statistics.median(times[1])
+class _Steps:
+    """A run's training step and its optimizer's update alone, each with a state of its own."""
+
+    def __init__(self, settings: Settings, dataset: Dataset, mesh: Mesh) -> None:
+        program, self._state = start(settings, dataset, mesh)
+        batches = training_batches(dataset.train, settings.batch_size, mesh, seed=0, start=0, stop=1)
+        self._batch = next(batches)
+        self._step, self._update = compiled_step(program), _update(program)
+        self._other = jax.tree.map(jnp.copy, self._state)
+        self._grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), self._state.params)
+
+    def times(self, index: int) -> tuple[float, float]:
+        """Returns the seconds of one step and of one update."""
+        (self._state, _), step = _timed(self._step, self._state, self._batch, 0, index)
+        self._other, update = _timed(self._update, self._other, self._grads)
+        return step, update
+
+
+def _interleaved(runs: Sequence[_Steps]) -> list[tuple[float, float]]:
+    """Returns the median times of each run's steps and updates; all take turns: the machine may be noisy."""
+    rounds = [[run.times(index) for run in runs] for index in range(WARM_UP + ROUNDS)][WARM_UP:]
+    return [
+        (statistics.median(step for step, _ in times), statistics.median(update for _, update in times))
+        for times in zip(*rounds, strict=True)
+    ]
 
 
 def _update(program: Program) -> Callable[..., TrainState]:
@@ -87,7 +101,7 @@ def table(timings: list[Timing]) -> str:
     same = [f"{first.model} on {first.dataset}", *(text for name, text in task.items() if name not in more)]
     measured = ", ".join(itertools.starmap("{} {}".format, environment().items()))
     explanation = (
-        f"{', '.join(same)}; step and optimizer are medians of {ROUNDS} rounds in which they take turns. "
+        f"{', '.join(same)}; step and optimizer are medians of {ROUNDS} rounds in which all take turns. "
         f"Measured with {measured}."
     )
     return "\n".join([*lines, "", explanation, ""])
