@@ -3,6 +3,7 @@
 RESULT
 """
 
+import functools
 import random
 import statistics
 import sys
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from matplotlib.figure import Figure
@@ -78,8 +80,9 @@ def _shapes(model: str, shape: tuple[int, ...], classes: int) -> Tree:
 
 def measure(shapes: Tree, quick: bool) -> dict[str, tuple[Step, list[float]]]:
     """Returns each step with its times, taken in rounds in which all take turns in a new order."""
-    steps = {name: compiled(build(), shapes) for name, build in OPTIMIZERS.items()}
-    steps[AXPY] = axpy(shapes)
+    grads = random_tree(shapes, 0)  # which all share: they are read only.
+    steps = {name: compiled(build(), grads) for name, build in OPTIMIZERS.items()}
+    steps[AXPY] = axpy(grads)
     if (torch := torch_adamw(shapes)) is not None:
         steps[TORCH] = torch
     warm_up, rounds = (1, 2) if quick else (WARM_UP, ROUNDS)
@@ -100,24 +103,24 @@ def measure(shapes: Tree, quick: bool) -> dict[str, tuple[Step, list[float]]]:
     }
 
 
-def compiled(optimizer: optax.GradientTransformation, shapes: Tree) -> Step:
+def compiled(optimizer: optax.GradientTransformation, grads: Tree) -> Step:
     """Returns an optimizer's step, which its buffers are donated to."""
 
     def step(params: Tree, state: Tree, grads: Tree) -> tuple[Tree, Tree]:
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    params = random_tree(shapes, 0)
-    return _step(step, (params, jax.jit(optimizer.init)(params)), random_tree(shapes, 1))
+    params = random_tree(grads, 1)
+    return _step(step, (params, jax.jit(optimizer.init)(params)), grads)
 
 
-def axpy(shapes: Tree) -> Step:
+def axpy(grads: Tree) -> Step:
     """Returns a step that reads two arrays and writes one: what the memory allows."""
 
     def step(y: Tree, x: Tree) -> tuple[Tree]:
         return (jax.tree.map(lambda a, b: a + 1e-3 * b, y, x),)
 
-    return _step(step, (random_tree(shapes, 0),), random_tree(shapes, 1))
+    return _step(step, (random_tree(grads, 1),), grads)
 
 
 def _step(function: Callable[..., Any], donated: tuple[Tree, ...], grads: Tree) -> Step:
@@ -166,11 +169,9 @@ def torch_adamw(shapes: Tree) -> Step | None:
 
 def random_tree(shapes: Tree, seed: int) -> Tree:
     """Returns normal numbers, as small as gradients and parameters are."""
-    leaves, structure = jax.tree.flatten(shapes)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    normal = jax.jit(jax.random.normal, static_argnums=1)
-    drawn = [1e-2 * normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
+    generator = np.random.default_rng(seed)
+    draw = functools.partial(generator.standard_normal, dtype=np.float32)
+    return jax.tree.map(lambda leaf: jnp.asarray(1e-2 * draw(leaf.shape)), shapes)
 
 
 def _size(tree: Tree) -> int:

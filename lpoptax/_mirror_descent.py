@@ -107,7 +107,8 @@ def _mirror_step(g: jax.Array, z: jax.Array, alpha: ArrayLike, p: ArrayLike) -> 
     pull = scalar(alpha, wide_g) * wide_g
     if is_number(p) and p == 2:
         return cast_like(-pull, z)  # exact, and free of powers
-    return cast_like(_displacement(wide_z, pull, p_minus_1(p, wide_z)), z)
+    # Inside a larger program all leaves of a shape share one trace of it.
+    return cast_like(jax.jit(_displacement)(wide_z, pull, p_minus_1(p, wide_z)), z)
 
 
 @jax.custom_jvp

@@ -81,7 +81,7 @@ def _magnitude(x: jax.Array, eps: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Array:
+def _signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Array:
     """Returns x / (|x| + eps)^(1 - exponent), which is sign(x) |x|^exponent for eps = 0.
 
     Computed as (x / magnitude) * magnitude^exponent: unlike the form above this is finite
@@ -95,18 +95,22 @@ def signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Array
     return jnp.where(exponent == 1, x, scaled)
 
 
-@signed_power.defjvp
+@_signed_power.defjvp
 def _signed_power_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     # Written out because the derivative of x / magnitude squares the magnitude, which
     # underflows to nan long before the derivative itself leaves the range of floats.
     x, exponent, eps = primals
     dx, dexponent, deps = tangents
-    u = signed_power(x, exponent, eps)
+    u = _signed_power(x, exponent, eps)
     magnitude = _magnitude(x, eps)
     radial = (1 - exponent) * x / magnitude
     dmagnitude = jnp.real(jnp.conj(jnp.sign(x)) * dx)
     tangent = magnitude ** (exponent - 1) * (dx - radial * (dmagnitude + deps))
     return u, tangent + u * jnp.log(magnitude) * dexponent
+
+
+# Inside a larger program all leaves of a shape share one trace of it.
+signed_power = jax.jit(_signed_power)
 
 
 class ScaleByLpPowerState(NamedTuple):
