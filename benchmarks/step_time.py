@@ -1,6 +1,20 @@
 """How long an optimizer's step takes, and how near it is to what the memory allows.
 
-RESULT
+Claim: an lp step does a power for each coordinate more than others, which need not cost what it saves.
+
+Setting: parameters with the shapes of a ResNet-50 for ImageNet (161 arrays, 25.6 million) and of a Llama
+(111, 100 million), random gradients, weight decay, buffers donated; compiled three times, then timed in 40
+rounds in which all steps take turns in a new order. State in float32 unless bfloat16 is named. PyTorch's
+AdamW takes part if PyTorch is installed. The memory's speed is that of a x + y in the same rounds.
+
+    python -m benchmarks.step_time --output benchmarks/results/step_time
+
+Result (Python 3.11.7, JAX 0.10.2, PyTorch 2.13.0, 2 CPUs, n = 40; medians, on the arrays of ResNet-50): in
+times of AdamW's step SGD with momentum takes 0.60, LPSGDM with a scheduled p 0.93, STACEY(3,2) 1.49,
+STACEY(3,3) 2.84, Lion 1.73, Muon 12.6; PyTorch's AdamW 0.63. LPSGDM moves 24 bytes for each parameter,
+the compiler says, of which 20 are needed, and takes 1.70 times as long as the memory would. With state in
+bfloat16 the CPU takes longer, for AdamW too (1.56). It is compiling that costs: 2.5 times AdamW's time for
+LPSGDM, 2.9 and 7.2 times for STACEY, as a step has 69, 80 and 234 operations for each parameter, AdamW's 15.
 """
 
 import functools
@@ -9,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,6 +279,7 @@ def run(quick: bool, folder: Path) -> str:
     """Times all steps on all trees, and writes a table and a picture."""
     rows = []
     for name, shapes_of in TREES.items():
+        print(f"{name}: compiling {len(OPTIMIZERS)} steps, then timing them", file=sys.stderr)
         shapes = {"w": jnp.zeros((64, 64))} if quick else shapes_of()
         rows += rows_of(name, measure(shapes, quick))
     write_csv(folder / "step_time.csv", rows)
@@ -271,7 +287,8 @@ def run(quick: bool, folder: Path) -> str:
     tables = "\n\n".join(
         f"## {name}\n\n{table([row for row in rows if row['parameters'] == name])}" for name in TREES
     )
-    return f"{tables}\n\n{EXPLANATION}"
+    pytorch = f" PyTorch is {version('torch')}." if any(row["step"] == TORCH for row in rows) else ""
+    return f"{tables}\n\n{EXPLANATION}{pytorch}"
 
 
 EXPLANATION = (

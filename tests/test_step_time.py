@@ -1,5 +1,9 @@
 """Steps move few bytes, and the benchmark of them counts and compares what it should."""
 
+import os
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,10 +11,18 @@ import pytest
 
 import lpoptax
 from benchmarks import step_time
+from benchmarks.experiment import main
 
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = README.parent / "benchmarks" / "results" / "step_time"
 SHAPES = {"a": jnp.zeros(1 << 14), "b": jnp.zeros((64, 256))}
 P = lpoptax.cosine_p_schedule(p_max=6.0, total_steps=1000)
 RATE = optax.cosine_decay_schedule(0.1, 1000)
+
+
+@pytest.fixture(autouse=True)
+def _compile_once(monkeypatch):
+    monkeypatch.setattr(step_time, "COMPILATIONS", 1)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +83,28 @@ def test_the_trees_are_those_of_the_networks():
         shapes = step_time.TREES[name]()
         assert len(jax.tree.leaves(shapes)) == leaves
         assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == size
+
+
+def test_quick_mode_writes_the_files_that_are_committed_of_the_full_one(tmp_path, monkeypatch):
+    few = {name: step_time.OPTIMIZERS[name] for name in (*step_time.REFERENCES, "LPSGDM, p = 3")}
+    monkeypatch.setattr(step_time, "OPTIMIZERS", few)  # each compiles for a second.
+    assert main("step_time", step_time.run, "", ["--quick", "--output", str(tmp_path)]) == 0
+    assert set(os.listdir(tmp_path)) == set(os.listdir(RESULTS))
+    assert "python -m benchmarks.step_time --output benchmarks/results/step_time" in step_time.__doc__
+    quick, full = ((folder / "table.md").read_text() for folder in (tmp_path, RESULTS))
+    assert "Measured with --quick" in quick
+    assert "Measured with --quick" not in full
+
+
+def cells(text):
+    head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.strip().splitlines())
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def test_the_readme_shows_what_was_measured():
+    after = README.read_text().split("## What a step costs\n")[1]
+    shown = cells(re.search(r"(?:^\|.*\n)+", after, re.MULTILINE)[0])
+    measured = cells((RESULTS / "table.md").read_text().split("## ")[1].split("\n\n")[1])
+    assert len(shown) > 5
+    for step, row in shown.items():
+        assert row.items() <= measured[step].items()
