@@ -31,6 +31,7 @@ class Timing(NamedTuple):
     per_second: float  # images, or sequences, of the loop, over the second epoch.
     waiting: float  # share of that epoch in which the loop waited for data.
     step: float  # seconds; median.
+    spread: float  # half of the interquartile range of the steps.
     optimizer: float  # seconds of the optimizer's update alone; median, in rounds with the step.
 
 
@@ -48,30 +49,34 @@ def measure(runs: Mapping[Settings, Dataset], mesh: Mesh) -> list[Timing]:
 
 
 class _Steps:
-    """A run's training step and its optimizer's update alone, each with a state of its own."""
+    """A run's training step and its optimizer's update alone."""
 
     def __init__(self, settings: Settings, dataset: Dataset, mesh: Mesh) -> None:
         program, self._state = start(settings, dataset, mesh)
         batches = training_batches(dataset.train, settings.batch_size, mesh, seed=0, start=0, stop=1)
         self._batch = next(batches)
         self._step, self._update = compiled_step(program), _update(program)
-        self._other = jax.tree.map(jnp.copy, self._state)
         self._grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), self._state.params)
 
     def times(self, index: int) -> tuple[float, float]:
         """Returns the seconds of one step and of one update."""
         (self._state, _), step = _timed(self._step, self._state, self._batch, 0, index)
-        self._other, update = _timed(self._update, self._other, self._grads)
+        self._state, update = _timed(self._update, self._state, self._grads)
         return step, update
 
 
-def _interleaved(runs: Sequence[_Steps]) -> list[tuple[float, float]]:
-    """Returns the median times of each run's steps and updates; all take turns: the machine may be noisy."""
+def _interleaved(runs: Sequence[_Steps]) -> list[tuple[float, float, float]]:
+    """Returns of each run's steps median and spread, and the median update.
+
+    All take turns: the machine may be noisy.
+    """
     rounds = [[run.times(index) for run in runs] for index in range(WARM_UP + ROUNDS)][WARM_UP:]
-    return [
-        (statistics.median(step for step, _ in times), statistics.median(update for _, update in times))
-        for times in zip(*rounds, strict=True)
-    ]
+    found = []
+    for times in zip(*rounds, strict=True):
+        steps, updates = zip(*times, strict=True)
+        low, median, high = statistics.quantiles(steps, n=4)
+        found.append((median, (high - low) / 2, statistics.median(updates)))
+    return found
 
 
 def _update(program: Program) -> Callable[..., TrainState]:
@@ -101,7 +106,8 @@ def table(timings: list[Timing]) -> str:
     same = [f"{first.model} on {first.dataset}", *(text for name, text in task.items() if name not in more)]
     measured = ", ".join(itertools.starmap("{} {}".format, environment().items()))
     explanation = (
-        f"{', '.join(same)}; step and optimizer are medians of {ROUNDS} rounds in which all take turns. "
+        f"{', '.join(same)}; step (± half of the interquartile range) and optimizer are medians of {ROUNDS} "
+        "rounds in which all take turns. "
         f"Measured with {measured}."
     )
     return "\n".join([*lines, "", explanation, ""])
@@ -113,6 +119,6 @@ def _row(timing: Timing, more: list[str]) -> list[str]:
         *cells(timing.settings, more),
         f"{timing.per_second:.0f}",
         f"{100 * timing.waiting:.1f}",
-        f"{1000 * timing.step:.1f}",
+        f"{1000 * timing.step:.1f} ± {1000 * timing.spread:.1f}",
         f"{100 * timing.optimizer / timing.step:.1f}",
     ]

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from lpoptax._binary_power import exp2_and_growth, log2, log2_1p
 from lpoptax._hyperparameters import check_finite_p, check_non_negative, evaluate, is_number
 from lpoptax._power import p_minus_1, signed_power
-from lpoptax._precision import cast_like, scalar, smallest_normal, widen
+from lpoptax._precision import cast_like, largest_finite, scalar, smallest_normal, widen
 
 
 class MirrorDescentState(NamedTuple):
@@ -34,13 +34,13 @@ def mirror_descent(
     and the map changes.
 
     Neither power is taken as written: in float32 :math:`|z|^{p-1}` is 1e-48 and so zero at
-    p = 9 and z = 1e-6, and z' - z would lose a small step to cancellation. Both terms are
-    compared at a common root instead, and z' - z is computed as a growth of z. So in
-    float32, for |z| from 1e-8 to 1e3 and p from 1.1 to 16, z' is right to 1e-5 of the larger
-    of |z| and |z'|, unless the two terms cancel to a tenth or less: then the rounding of
-    one is as many times larger in w, as in any form. Beyond these ranges the roots and
-    powers round more. A subnormal :math:`\alpha g` counts as zero, and the step is
-    infinite where :math:`|\alpha g|^{1/(p-1)}` is above the largest float.
+    p = 9 and z = 1e-6, and z' - z would lose a small step to cancellation. The logarithms of
+    both terms are compared instead, and z' - z is computed as a growth of z. So in float32,
+    for |z| from 1e-8 to 1e3 and p from 1.1 to 16, z' is right to 1e-5 of the larger of |z|
+    and |z'|, unless the two terms cancel to a tenth or less: then the rounding of one is as
+    many times larger in w, as in any form. Beyond these ranges the logarithms are larger and
+    round more. A subnormal :math:`\alpha g` counts as zero, and the step is infinite where
+    :math:`|\alpha g|^{1/(p-1)}` is above the largest float.
 
     Args:
         alpha: step size in the dual space, non-negative; a number, a traced scalar, or a
@@ -107,8 +107,7 @@ def _mirror_step(g: jax.Array, z: jax.Array, alpha: ArrayLike, p: ArrayLike) -> 
     pull = scalar(alpha, wide_g) * wide_g
     if is_number(p) and p == 2:
         return cast_like(-pull, z)  # exact, and free of powers
-    # Inside a larger program all leaves of a shape share one trace of it.
-    return cast_like(jax.jit(_displacement)(wide_z, pull, p_minus_1(p, wide_z)), z)
+    return cast_like(displacement(wide_z, pull, p_minus_1(p, wide_z)), z)
 
 
 @jax.custom_jvp
@@ -146,13 +145,20 @@ def _displacement_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array
     # |z'|^(1 - exponent), which joins the powers of z into one of a ratio, of moderate size.
     z, pull, exponent = primals
     dz, dpull, dexponent = tangents
-    displacement = _displacement(z, pull, exponent)
-    moved = z + displacement
+    step = _displacement(z, pull, exponent)
+    moved = z + step
     size, moved_size = (jnp.maximum(jnp.abs(x), smallest_normal(jnp.abs(x))) for x in (z, moved))
     own = dz + (exponent - 1) * _along(z / size, dz) + z * jnp.log(size) * dexponent
-    dual = (size / moved_size) ** (exponent - 1) * own - moved_size ** (1 - exponent) * dpull
+    ratio, inverse = (size / moved_size) ** (exponent - 1), moved_size ** (1 - exponent)
+    # Finite, so that its product with a derivative of 0 is 0.
+    ratio, inverse = (jnp.minimum(x, largest_finite(x)) for x in (ratio, inverse))
+    dual = ratio * own - inverse * dpull
     radial = (1 / exponent - 1) * _along(moved / moved_size, dual)
-    return displacement, dual + radial - moved * jnp.log(moved_size) * dexponent / exponent - dz
+    return step, dual + radial - moved * jnp.log(moved_size) * dexponent / exponent - dz
+
+
+# Inside a larger program all leaves of a shape share one trace of it.
+displacement = jax.jit(_displacement)
 
 
 def _along(direction: jax.Array, x: jax.Array) -> jax.Array:

@@ -97,9 +97,9 @@ def _is_none(leaf: object) -> bool:
 
 
 def _emitted(g: jax.Array, m: jax.Array, new: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
-    """Returns the average with weight b1, of the old momentum or, which is the same, of the new one."""
+    """Returns the average with weight b1, of the old momentum or, but for rounding, of the new one."""
     # The new one takes the place of the old one: what reads the old one makes XLA copy it first.
-    if b1 is b2:
+    if b1 is b2:  # traced ones, too.
         return new
     if is_number(b1) and is_number(b2) and b1 <= b2 > 0:
         return new if b1 == b2 else _average(g, new, b1 / b2)

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
-from lpoptax._power import lp_power, p_minus_1
+from lpoptax._power import inverse_p_minus_1, lp_power
 from lpoptax._precision import cast_like, largest_finite, scalar, smallest_normal, widen
 
 
@@ -106,7 +106,7 @@ def _steepest_descent(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> o
     # Products: XLA would merge quotients in a row into one of a subnormal denominator.
     inverse = 1 / scale
     relative = [operator.mul(*widen(leaf, inverse)) for leaf in leaves]
-    exponent = 1 / p_minus_1(p, scale)
+    exponent = inverse_p_minus_1(p, scale)
     total = _sum_of_powers(relative, 1 + exponent)
     # The norm to the power of 1 - exponent; finite, so that its product with 0 is 0.
     limits = smallest_normal(total), largest_finite(total)

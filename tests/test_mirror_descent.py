@@ -51,8 +51,8 @@ def test_float32_is_right_for_every_size_of_z_and_of_the_step(p, relative_pull, 
     dual = lpoptax.mirror_descent(1.0, p)
     moved, _ = dual.update(jnp.asarray(pull), dual.init(z), jnp.asarray(z))
     expected = exact_step(z, pull, p)
-    # A root of float32 numbers to the 15th and back costs 15 roundings, 1e-6; a difference
-    # of near numbers comes on top where z' is near z and the two terms of like size.
+    # At p = 16 the logarithm of |z|^15 is up to 400, so that its rounding is 1.5e-5 of the power; a
+    # difference of near numbers comes on top where the two terms are of like size.
     np.testing.assert_allclose(moved[representable], expected[representable].astype(float), rtol=3e-5)
 
 
@@ -186,3 +186,25 @@ def test_the_step_has_the_derivatives_of_the_formula(p):
             derivatives = jax.grad(ours, argnums=(0, 1, 2))(*arguments)
             expected = jax.grad(formula, argnums=(0, 1, 2))(*arguments)
             chex.assert_trees_all_close(derivatives, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0, 16.0])
+@pytest.mark.parametrize("z", [0.0, 1e-6, 1.0, 1e3, 1e9])
+def test_what_is_no_finite_gradient_is_no_finite_step(z, p):
+    dual = lpoptax.mirror_descent(1.0, p)
+    g = jnp.array([jnp.inf, -jnp.inf, jnp.nan])
+    stepped, _ = dual.update(g, dual.init(g), jnp.full(3, z))
+    np.testing.assert_array_equal(stepped, [-np.inf, np.inf, np.nan])
+    undefined, _ = dual.update(jnp.ones(1), dual.init(g), jnp.array([jnp.nan]))
+    assert np.isnan(undefined)
+
+
+@pytest.mark.parametrize("p", [3.0, 9.0])
+def test_forward_derivatives_are_finite_where_the_gradient_is_zero(p):
+    def stepped(z, g):
+        return step(z, g, 0.1, p)
+
+    z = jnp.array([1e-6, 1.0])
+    _, slope = jax.jvp(lambda z: stepped(z, jnp.zeros(2)), (z,), (jnp.ones(2),))
+    np.testing.assert_allclose(slope, 1, rtol=1e-5)
+    assert np.all(np.isfinite(jax.jvp(stepped, (jnp.zeros(2),) * 2, (jnp.ones(2),) * 2)[1]))

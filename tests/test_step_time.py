@@ -75,7 +75,7 @@ def test_ratios_are_of_medians_and_the_floor_of_bytes():
     assert rows["PyTorch"]["/ memory"] == pytest.approx(20 / 7)  # 28 bytes at 12 in 3 ms
     assert rows["PyTorch"]["bytes moved"] is None
     text = step_time.table(list(rows.values()))
-    assert "| AdamW | 10.0 ± 2.0 | 1.00 | 2.00 | 1.43 |" in text
+    assert "| AdamW | 10.0 ± 2.0 | 3 | 1.00 | 2.00 | 1.43 |" in text
 
 
 def test_the_trees_are_those_of_the_networks():
