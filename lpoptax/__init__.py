@@ -8,6 +8,7 @@ from lpoptax._mirror_descent import MirrorDescentState as MirrorDescentState
 from lpoptax._mirror_descent import mirror_descent as mirror_descent
 from lpoptax._momentum import ScaleByInterpolatedMomentumState as ScaleByInterpolatedMomentumState
 from lpoptax._momentum import scale_by_interpolated_momentum as scale_by_interpolated_momentum
+from lpoptax._normalization import normalize_by_update_rms as normalize_by_update_rms
 from lpoptax._power import ScaleByLpPowerState as ScaleByLpPowerState
 from lpoptax._power import lp_power as lp_power
 from lpoptax._power import scale_by_lp_power as scale_by_lp_power
@@ -31,6 +32,7 @@ __all__ = [
     "lpsgd",
     "lpsgdm",
     "mirror_descent",
+    "normalize_by_update_rms",
     "scale_by_interpolated_momentum",
     "scale_by_lp_power",
     "scale_by_lp_steepest_descent",

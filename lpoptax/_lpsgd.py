@@ -5,7 +5,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from lpoptax._hyperparameters import check_decay_rate, check_learning_rate
 from lpoptax._momentum import scale_by_interpolated_momentum
-from lpoptax._power import scale_by_lp_power
+from lpoptax._normalization import Normalization, lp_direction
 from lpoptax._weight_decay import decoupled_weight_decay
 
 
@@ -16,6 +16,7 @@ def lpsgd(
     weight_decay: optax.ScalarOrSchedule | None = None,
     *,
     weight_decay_mask: optax.MaskOrFn = None,
+    normalization: Normalization | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient descent in the lp norm, without momentum.
 
@@ -31,7 +32,8 @@ def lpsgd(
     ``eps = 0`` :func:`optax.sign_sgd`.
 
     The length of a step depends on p: a gradient of 1e-3 becomes 0.25 at p = 6, so the
-    best learning rate differs from that of SGD, often by orders of magnitude.
+    best learning rate differs from that of SGD, often by orders of magnitude, and a schedule of
+    p is one of the length too. ``normalization`` takes that away.
 
     Under :func:`optax.inject_hyperparams` name ``weight_decay_mask`` (and any dtype you
     pass) in ``static_args``: it takes a function for a schedule. With parameters in half
@@ -48,14 +50,20 @@ def lpsgd(
             needs no params.
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from
             params to one, True where to decay; default None, everywhere.
+        normalization: of the length of the step, before weight decay. Default None, as
+            published. "rms": to a root mean square of 1, as by
+            :func:`lpoptax.normalize_by_update_rms`, so that the learning rate is that of the
+            step. "dual_norm": to that of the gradient's dual norm, as in
+            :func:`lpoptax.scale_by_lp_steepest_descent`; it is proportional to the gradient.
+            "rms_per_leaf", "dual_norm_per_leaf": each leaf by itself.
 
     Returns:
         A :class:`optax.GradientTransformationExtraArgs`.
 
     Raises:
         ValueError: if a hyperparameter is no number, ``p`` one not above 1, or ``eps`` or
-            ``weight_decay`` a negative one, or if ``update`` is called without params where
-            they decay.
+            ``weight_decay`` a negative one, if there is no such ``normalization``, or if
+            ``update`` is called without params where they decay.
 
     Examples:
         >>> import jax
@@ -84,7 +92,7 @@ def lpsgd(
     """
     check_learning_rate(learning_rate)
     return optax.chain(
-        scale_by_lp_power(p, eps),
+        lp_direction(p, eps, normalization),
         *decoupled_weight_decay(weight_decay, weight_decay_mask),
         optax.scale_by_learning_rate(learning_rate),
     )
@@ -98,6 +106,7 @@ def lpsgdm(
     weight_decay: optax.ScalarOrSchedule | None = None,
     *,
     weight_decay_mask: optax.MaskOrFn = None,
+    normalization: Normalization | None = None,
     accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient descent in the lp norm, with momentum and decoupled weight decay.
@@ -128,6 +137,12 @@ def lpsgdm(
             needs no params.
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from
             params to one, True where to decay; default None, everywhere.
+        normalization: of the length of the step, before weight decay. Default None, as
+            published. "rms": to a root mean square of 1, as by
+            :func:`lpoptax.normalize_by_update_rms`, so that the learning rate is that of the
+            step. "dual_norm": to that of the gradient's dual norm, as in
+            :func:`lpoptax.scale_by_lp_steepest_descent`; it is proportional to the gradient.
+            "rms_per_leaf", "dual_norm_per_leaf": each leaf by itself.
         accumulator_dtype: dtype of the momentum; default None, that of each parameter.
 
     Returns:
@@ -135,8 +150,8 @@ def lpsgdm(
 
     Raises:
         ValueError: if a hyperparameter is no number, ``p`` one not above 1, ``momentum`` one
-            outside [0, 1), or ``eps`` or ``weight_decay`` a negative one, or if ``update`` is
-            called without params where they decay.
+            outside [0, 1), or ``eps`` or ``weight_decay`` a negative one, if there is no such
+            ``normalization``, or if ``update`` is called without params where they decay.
 
     Examples:
         >>> import jax
@@ -164,7 +179,7 @@ def lpsgdm(
     check_decay_rate("momentum", momentum)
     return optax.chain(
         scale_by_interpolated_momentum(b1=momentum, b2=momentum, mu_dtype=accumulator_dtype),
-        scale_by_lp_power(p, eps),
+        lp_direction(p, eps, normalization),
         *decoupled_weight_decay(weight_decay, weight_decay_mask),
         optax.scale_by_learning_rate(learning_rate),
     )

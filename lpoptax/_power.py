@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from lpoptax._binary_power import power
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
-from lpoptax._precision import scalar, smallest_normal, widen
+from lpoptax._precision import cast_like, scalar, smallest_normal, widen
 
 
 def p_minus_1(p: ArrayLike, like: jax.Array) -> jax.Array:
@@ -77,9 +77,7 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
         check_p("p", p, may_be_schedule=False)
     check_non_negative("eps", eps)
     (wide,) = widen(x)
-    u = signed_power(wide, inverse_p_minus_1(p, wide), scalar(eps, wide))
-    dtype = jnp.asarray(x).dtype
-    return u.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else u
+    return cast_like(signed_power(wide, inverse_p_minus_1(p, wide), scalar(eps, wide)), x)
 
 
 def _magnitude(x: jax.Array, eps: jax.Array) -> jax.Array:

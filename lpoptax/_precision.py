@@ -27,8 +27,9 @@ def scalar(value: ArrayLike, like: jax.Array) -> jax.Array:
 
 
 def cast_like(x: jax.Array, like: ArrayLike) -> jax.Array:
-    """Returns `x` in the dtype of `like`, which may also be a NumPy array or a number."""
-    return x.astype(jnp.asarray(like).dtype)
+    """Returns `x` in the dtype of `like`, an array or a number, unless that is of integers."""
+    dtype = jnp.asarray(like).dtype
+    return x.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else x
 
 
 def smallest_normal(x: jax.Array) -> float:

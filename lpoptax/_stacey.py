@@ -7,7 +7,7 @@ from lpoptax._coupling import stacey_coupling
 from lpoptax._hyperparameters import check_finite_p, check_learning_rate
 from lpoptax._mirror_descent import mirror_descent
 from lpoptax._momentum import scale_by_interpolated_momentum
-from lpoptax._power import scale_by_lp_power
+from lpoptax._normalization import Normalization, lp_direction
 from lpoptax._weight_decay import decoupled_weight_decay
 
 
@@ -23,6 +23,7 @@ def stacey(
     weight_decay: optax.ScalarOrSchedule | None = None,
     *,
     weight_decay_mask: optax.MaskOrFn = None,
+    normalization: Normalization | None = None,
     mu_dtype: DTypeLike | None = None,
     z_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -72,6 +73,12 @@ def stacey(
             non-negative scalar or a schedule; default None, no decay.
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from
             params to one, True where to decay; default None, everywhere.
+        normalization: of the length of the primal step. Default None, as
+            published. "rms": to a root mean square of 1, as by
+            :func:`lpoptax.normalize_by_update_rms`, so that the learning rate is that of the
+            step. "dual_norm": to that of the gradient's dual norm, as in
+            :func:`lpoptax.scale_by_lp_steepest_descent`; it is proportional to the gradient.
+            "rms_per_leaf", "dual_norm_per_leaf": each leaf by itself.
         mu_dtype: dtype of the momentum; default None, that of each parameter.
         z_dtype: dtype of the dual iterate z; default None, that of each parameter. With
             parameters in half precision use float32, or steps of size ``alpha`` are lost.
@@ -80,8 +87,8 @@ def stacey(
         A :class:`optax.GradientTransformationExtraArgs`, whose ``update`` needs params.
 
     Raises:
-        ValueError: if one of the numbers is outside its range, or if ``update`` is called
-            without params.
+        ValueError: if one of the numbers is outside its range, if there is no such
+            ``normalization``, or if ``update`` is called without params.
 
     Examples:
         >>> import jax
@@ -106,7 +113,7 @@ def stacey(
     """
     check_learning_rate(learning_rate)
     check_finite_p("mirror_p", mirror_p)
-    primal = optax.chain(scale_by_lp_power(p, eps), optax.scale_by_learning_rate(learning_rate))
+    primal = optax.chain(lp_direction(p, eps, normalization), optax.scale_by_learning_rate(learning_rate))
     dual = mirror_descent(alpha, mirror_p)
     # The decay comes after the coupling, which would scale it by 1 - tau.
     return optax.chain(

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
-from lpoptax._power import inverse_p_minus_1, lp_power
+from lpoptax._power import inverse_p_minus_1, lp_power, signed_power
 from lpoptax._precision import cast_like, largest_finite, scalar, smallest_normal, widen
 
 
@@ -20,7 +20,7 @@ class ScaleByLpSteepestDescentState(NamedTuple):
 
 
 def scale_by_lp_steepest_descent(
-    p: optax.ScalarOrSchedule, eps: ArrayLike = 1e-8
+    p: optax.ScalarOrSchedule, eps: ArrayLike = 1e-8, *, per_leaf: bool = False
 ) -> optax.GradientTransformation:
     r"""Turns the gradient into the direction and length of steepest descent in the lp norm.
 
@@ -29,10 +29,10 @@ def scale_by_lp_steepest_descent(
         u = \|g\|_q^\rho \, \frac{g}{(|g| + \epsilon)^\rho}, \qquad
         q = \frac{p}{p - 1}, \quad \rho = 1 - \frac{1}{p - 1}
 
-    The norm runs over the whole tree. With ``eps = 0``, :math:`\theta - \eta u` is the
-    minimiser of :math:`\langle \eta g, \theta' - \theta \rangle + \frac12 \|\theta' -
-    \theta\|_p^2`: the step has length :math:`\|u\|_p = \|g\|_q` and attains the dual norm,
-    :math:`\langle g, u \rangle = \|g\|_q^2`. Then, unlike with
+    The norm runs over the whole tree, or over each leaf by itself. With ``eps = 0``,
+    :math:`\theta - \eta u` is the minimiser of :math:`\langle \eta g, \theta' - \theta \rangle +
+    \frac12 \|\theta' - \theta\|_p^2`: the step has length :math:`\|u\|_p = \|g\|_q` and attains
+    the dual norm, :math:`\langle g, u \rangle = \|g\|_q^2`. Then, unlike with
     :func:`lpoptax.scale_by_lp_power`, which leaves the factor out, u is linear in the scale
     of g.
 
@@ -47,6 +47,8 @@ def scale_by_lp_steepest_descent(
         p: the norm, 1 < p <= infinity; a number, a traced scalar, or a schedule that maps
             the step (an int32 scalar, 0 at the first update) to one.
         eps: smoothing near zero, non-negative scalar; default 1e-8.
+        per_leaf: whether each leaf is a space of its own, with its own norm; default False, the
+            whole tree is one.
 
     Returns:
         A :class:`optax.GradientTransformation`. Updates keep their shapes and dtypes.
@@ -91,7 +93,11 @@ def scale_by_lp_steepest_descent(
     ) -> tuple[optax.Updates, ScaleByLpSteepestDescentState]:
         del params
         current_p = evaluate(p, state.count)
-        updates = _steepest_descent(updates, current_p, eps)
+        updates = (
+            jax.tree.map(lambda leaf: _steepest_descent(leaf, current_p, eps), updates)
+            if per_leaf
+            else _steepest_descent(updates, current_p, eps)
+        )
         return updates, ScaleByLpSteepestDescentState(count=optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init_fn, update_fn)
@@ -137,5 +143,9 @@ def _scale(leaves: list[ArrayLike], p: ArrayLike) -> jax.Array:
 
 def _sum_of_powers(leaves: list[jax.Array], exponent: jax.Array) -> jax.Array:
     """Returns the sum of |g|^exponent over the coordinates of all leaves."""
-    totals = widen(*(jnp.sum(jnp.abs(g) ** scalar(exponent, g)) for g in leaves))
-    return jnp.stack(totals).sum()
+
+    def total(g: jax.Array) -> jax.Array:
+        magnitude = jnp.abs(g)
+        return jnp.sum(signed_power(magnitude, scalar(exponent, g), jnp.zeros_like(magnitude, shape=())))
+
+    return jnp.stack(widen(*map(total, leaves))).sum()

@@ -109,6 +109,8 @@ ROWS = {
         {"p": 3.0, "alpha": 1e-3, "mu_dtype": jnp.float32, "z_dtype": jnp.float32},
         static_args=("mu_dtype", "z_dtype"),
     ),
+    "lpsgdm rms": Row(lpoptax.lpsgdm, {"p": COSINE, "normalization": "rms", "weight_decay": 1e-4}),
+    "stacey rms per leaf": Row(lpoptax.stacey, {"p": 3.0, "alpha": 1e-3, "normalization": "rms_per_leaf"}),
     "power": Row(power_chain, {"p": 3.0}),
     "steepest": Row(steepest_chain, {"p": 3.0}),
     "steepest below 2": Row(steepest_chain, {"p": 1.5}),

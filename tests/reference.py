@@ -14,12 +14,24 @@ def power(x, p, eps=1e-8):
     return x / denominator
 
 
-def lpsgdm(params, gradients, learning_rate, p, momentum, eps, weight_decay):
+def direction(x, p, eps=1e-8, normalization=None):
+    """The step from one space: the power, at unit root mean square, or with its dual norm, or as it is."""
+    u = power(x, p, eps)
+    if normalization == "rms":
+        return u / np.sqrt(np.mean(u**2)) if u.any() else u
+    if normalization == "dual_norm":
+        q = 1.0 if np.isinf(p) else p / (p - 1)
+        return np.sum(np.abs(x) ** q) ** (rho(p) / q) * u
+    return u
+
+
+def lpsgdm(params, gradients, learning_rate, p, momentum, eps, weight_decay, normalization=None):
     """Yields the parameters after each step; p is a function of the step. momentum = 0: LPSGD."""
     m = np.zeros_like(params)
     for step, g in enumerate(gradients):
         m = momentum * m + (1 - momentum) * g
-        params = (1 - learning_rate * weight_decay) * params - learning_rate * power(m, p(step), eps)
+        u = direction(m, p(step), eps, normalization)
+        params = (1 - learning_rate * weight_decay) * params - learning_rate * u
         yield params
 
 
@@ -29,12 +41,25 @@ def mirror(z, g, alpha, p):
     return np.sign(w) * np.abs(w) ** (1 / (p - 1))
 
 
-def stacey(params, gradients, learning_rate, p, mirror_p, alpha, tau, b1, b2, eps, weight_decay):
+def stacey(
+    params,
+    gradients,
+    learning_rate,
+    p,
+    mirror_p,
+    alpha,
+    tau,
+    b1,
+    b2,
+    eps,
+    weight_decay,
+    normalization=None,
+):
     """Yields the parameters after each step; p and mirror_p are functions of the step."""
     m, z = np.zeros_like(params), params
     for step, g in enumerate(gradients):
         c = b1 * m + (1 - b1) * g
-        y = params - learning_rate * power(c, p(step), eps)
+        y = params - learning_rate * direction(c, p(step), eps, normalization)
         z = mirror(z, c, alpha, mirror_p(step))
         params = tau * z + (1 - tau) * y - learning_rate * weight_decay * params
         m = b2 * m + (1 - b2) * g

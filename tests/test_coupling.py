@@ -38,7 +38,10 @@ def test_stacey_is_the_coupling_of_its_public_parts():
         optax.add_decayed_weights(-learning_rate * weight_decay),
     )
     alias = lpoptax.stacey(learning_rate, 3.0, 3.0, alpha=0.1, tau=0.1, weight_decay=weight_decay)
-    chex.assert_trees_all_equal(trajectory(alias, params, gradients), trajectory(by_hand, params, gradients))
+    # The compiler may round a product and a sum together in one program and not in the other.
+    chex.assert_trees_all_close(
+        trajectory(alias, params, gradients), trajectory(by_hand, params, gradients), rtol=1e-6
+    )
 
 
 def test_the_dual_iterate_starts_as_a_copy_of_the_params():

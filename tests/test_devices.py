@@ -31,8 +31,10 @@ LAYOUTS = {
     "fully sharded": {"w": PartitionSpec("devices", None), "b": PartitionSpec("devices")},
     "tensor sharded": {"w": PartitionSpec(None, "devices"), "b": PartitionSpec()},
 }
-# The dual norm of steepest descent is a property of the whole tree.
-ELEMENTWISE = [name for name in ROWS if "steepest" not in name]
+# A norm is a property of a whole leaf, or tree.
+ELEMENTWISE = [
+    name for name, row in ROWS.items() if "steepest" not in name and "normalization" not in row.settings
+]
 # One of each kind of state and of update; every step compiles for eight devices.
 KINDS = [
     "lpsgd",
@@ -43,6 +45,8 @@ KINDS = [
     "steepest below 2",
     "steepest",
     "steepest cosine",
+    "lpsgdm rms",
+    "stacey rms per leaf",
     "coupled adamw",
 ]
 every_kind = pytest.mark.parametrize("row", [ROWS[name] for name in KINDS], ids=KINDS)
@@ -107,18 +111,19 @@ def test_z_is_placed_like_the_params(layout):
         assert z.sharding.is_equivalent_to(params[name].sharding, z.ndim)
 
 
-def communication(optimizer, layout, axis_type=AxisType.Auto):
-    """Returns what the collective operations of a compiled update return."""
+def communication(optimizer, layout, axis_type=AxisType.Auto, *, entry_only=False):
+    """Returns what the collective operations of a compiled update return; without those in branches."""
     rng = np.random.default_rng(0)
     mesh = mesh_of_eight(axis_type)
     with jax.set_mesh(mesh):
         params, g = placed(random_tree(rng), layout, mesh), placed(random_tree(rng), layout, mesh)
         state = optimizer.init(params)
-        return collectives(jax.jit(optimizer.update).lower(g, state, params))
+        return collectives(jax.jit(optimizer.update).lower(g, state, params), entry_only=entry_only)
 
 
-def collectives(lowered):
-    return re.findall(COLLECTIVE, lowered.compile().as_text())
+def collectives(lowered, *, entry_only=False):
+    text = lowered.compile().as_text()
+    return re.findall(COLLECTIVE, text[text.index("\nENTRY ") :] if entry_only else text)
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
@@ -153,6 +158,15 @@ def test_the_largest_coordinate_is_exchanged_below_p_2_only():
     # A p that is known at run time takes the maximum in a branch.
     scheduled = lpoptax.scale_by_lp_steepest_descent(COSINE)
     assert communication(scheduled, layout) == below
+
+
+@every_axis_type
+def test_unit_rms_takes_one_sum_of_scalars(axis_type):
+    rms, layout = lpoptax.normalize_by_update_rms(), LAYOUTS["fully sharded"]
+    # Another one, scaled, is in a branch for squares that leave the range of floats.
+    assert communication(rms, layout, axis_type) == ["(f32[], f32[])"] * 2
+    assert communication(rms, layout, axis_type, entry_only=True) == ["(f32[], f32[])"]
+    assert communication(rms, LAYOUTS["data parallel"], axis_type) == []
 
 
 def squared_error(params, inputs, targets):
