@@ -178,11 +178,14 @@ def _differs(a: list[float], b: list[float]) -> bool:
 
 def interval(workload: Workload, setting: Settings, best: Settings) -> str:
     """Returns what may be told of the difference of means, with 95 % confidence."""
-    a, b = results(workload, setting), results(workload, best)
+    return difference(workload.measure, results(workload, setting), results(workload, best))
+
+
+def difference(measure: Measure, a: list[float], b: list[float]) -> str:
+    """Returns the 95 % interval of the difference of means as text."""
     if not np.isfinite([*a, *b]).all():
         return "diverged"
-    spec = workload.measure.spec
-    return " to ".join(f"{end:+{spec}}" for end in _welch(a, b))
+    return " to ".join(f"{end:+{measure.spec}}" for end in _welch(a, b))
 
 
 def duration(settings: Settings) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from benchmarks.augmentation import augment, normalise
 from benchmarks.batches import Batch
@@ -96,25 +97,27 @@ def _put(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
 @functools.lru_cache(maxsize=8)  # a sweep goes through the seeds of a setting in turn.
 def compiled_step(program: Program) -> Callable[..., tuple[TrainState, jax.Array]]:
     """Returns the training step, which updates `state` in place."""
+    return jax.jit(partial(train_step, program), donate_argnames="state")
 
-    @partial(jax.jit, donate_argnames="state")
-    def train_step(state: TrainState, batch: Batch, seed: int, step: int) -> tuple[TrainState, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        inputs = _scaled(program, augment(program.augment, key, batch.inputs))
 
-        def loss(params: Variables) -> tuple[jax.Array, tuple[Totals, Variables]]:
-            model = nnx.merge(program.graphdef, params, state.model_state, copy=True)
-            model.train()
-            totals = _sums(model(inputs), batch)
-            return totals.nll / totals.number, (totals, nnx.state(model, nnx.Not(nnx.Param)))
+def train_step(
+    program: Program, state: TrainState, batch: Batch, seed: ArrayLike, step: ArrayLike
+) -> tuple[TrainState, jax.Array]:
+    """Returns the state after a step, and the sum of the NLL over its batch."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    inputs = _scaled(program, augment(program.augment, key, batch.inputs))
 
-        grads, (totals, model_state) = jax.grad(loss, has_aux=True)(state.params)
-        updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        added = jax.tree.map(jnp.add, state.totals, totals)
-        return TrainState(params, model_state, opt_state, added), totals.nll
+    def loss(params: Variables) -> tuple[jax.Array, tuple[Totals, Variables]]:
+        model = nnx.merge(program.graphdef, params, state.model_state, copy=True)
+        model.train()
+        totals = _sums(model(inputs), batch)
+        return totals.nll / totals.number, (totals, nnx.state(model, nnx.Not(nnx.Param)))
 
-    return train_step
+    grads, (totals, model_state) = jax.grad(loss, has_aux=True)(state.params)
+    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    added = jax.tree.map(jnp.add, state.totals, totals)
+    return TrainState(params, model_state, opt_state, added), totals.nll
 
 
 @functools.lru_cache(maxsize=8)

@@ -97,7 +97,13 @@ class ResultsFolder:
     @contextlib.contextmanager
     def claim(self, settings: Settings) -> Iterator[bool]:
         """Gives whether this job may do the run: not if another one is about it."""
-        lock = FileLock(self.path / f"{name(settings)}.lock", blocking=False)
+        with self.lock(name(settings)) as ours:
+            yield ours
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, wait: bool = False) -> Iterator[bool]:
+        """Gives whether this job has what goes by a name for its own; it may wait for another to end."""
+        lock = FileLock(self.path / f"{name}.lock", blocking=wait)
         try:
             lock.acquire()
         except Timeout:

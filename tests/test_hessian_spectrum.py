@@ -24,13 +24,12 @@ from benchmarks.hessian_spectrum import (
     QUICK,
     STUDIES,
     compiled_measurement,
-    convolve,
     fixed_batches,
     run,
     runs,
-    with_matrix_products,
 )
 from benchmarks.hessian_spectrum_report import answer
+from benchmarks.matrix_products import convolve, with_matrix_products
 from benchmarks.models import MODELS
 from benchmarks.program import start
 from benchmarks.recording import FolderError, ResultsFolder, environment
