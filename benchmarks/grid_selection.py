@@ -58,7 +58,7 @@ def is_at_an_end(records: Records, method: str, rate: float) -> bool:
 
 
 def best_of_all(tasks: Sequence[Records], method: str, several: Sequence[Norm]) -> tuple[Norm, float]:
-    """Returns the p and the rate with the lowest mean excess of the NLL over the lowest of each task."""
+    """Returns the p and the rate with the lowest mean ratio of the NLL to the lowest of each task."""
     excesses = []
     for records in tasks:
         by_cell = {
@@ -74,7 +74,7 @@ def best_of_all(tasks: Sequence[Records], method: str, several: Sequence[Norm]) 
 
 
 def shared_rate(records: Records, method: str, several: Sequence[Norm]) -> float:
-    """Returns the one rate that is best for several p: that of the lowest mean excess of the NLL."""
+    """Returns the one rate that is best for several p: that of the lowest mean ratio of the NLL."""
     by_norm = [{cell: record for cell, record in records.items() if cell.norm == norm} for norm in several]
     same = [{cell._replace(norm=several[0]): record for cell, record in of.items()} for of in by_norm]
     return best_of_all(same, method, several[:1])[1]

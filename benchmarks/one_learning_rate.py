@@ -11,7 +11,7 @@ learning rate warms up for a twentieth of the steps and decays along a cosine; n
 seeds. The best rate has the lowest mean NLL on validation data. SGD with momentum and AdamW have rates
 of their own, as many as LPSGDM as published has at one p.
 
-The recipe is the p_max and the rate, of unit RMS, with the lowest mean of the NLL over the best of its
+The recipe is the p_max and the rate, of unit RMS, with the lowest mean ratio of the NLL to the best of its
 task: one choice for all tasks. It is trained with five more seeds and judged on the test data, beside p = 2
 and, if that is another, the best p of all at unit RMS, chosen alike; and beside LPSGDM as published, SGD with
 momentum and AdamW with what is best for the task.

@@ -44,7 +44,7 @@ def page(results: Mapping[Task, Records], tested: Mapping[Task, Records], timing
             *parts,
             "The best learning rate of each p has the lowest mean NLL over the seeds, on validation data "
             "(≥ or ≤: it is at an end of those tried). It moves by the largest over the smallest. The one "
-            "rate has the lowest mean excess of the NLL over that of the best rates; what it loses is the "
+            "rate has the lowest mean ratio of the NLL to that of the best rates; what it loses is the "
             "difference in what is shown, which may be below 0: its mean over p, ± the standard deviation "
             "over seeds, and the most for one p. Rates are a factor of 3 apart and the seeds few: a move by "
             "that factor may be noise.",
@@ -200,13 +200,17 @@ def rows(task: Task, records: Records) -> list[dict[str, object]]:
             "learning_rate": cell.learning_rate,
             "seeds": len(seeds),
             **{
-                f"{name}_{statistic.__name__}": f"{statistic([record[name] for record in seeds]):.5g}"
+                f"{name}_{kind}": f"{statistic([record[name] for record in seeds]):.5g}"
                 for name in MEASURED
-                for statistic in (np.mean, np.std)
+                for kind, statistic in (("mean", np.mean), ("std", _std))
             },
         }
         for cell, seeds in found.items()
     ]
+
+
+def _std(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def heat_maps(task: Task, records: Records) -> Figure:

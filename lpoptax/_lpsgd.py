@@ -119,7 +119,8 @@ def lpsgdm(
         \rho = 1 - \frac{1}{p - 1}
 
     The method of the paper anneals p with :func:`lpoptax.cosine_p_schedule` from a p_max
-    of 6, 8 or 9 to 2. The momentum is :func:`optax.ema` without bias correction, not
+    of 6, 8 or 9 to 2; with ``normalization="rms"`` start from a p_max of 12 and a learning
+    rate that peaks at 1e-3. The momentum is :func:`optax.ema` without bias correction, not
     :func:`optax.trace`: at p = 2 the learning rate that matches ``optax.sgd(eta,
     momentum=0.9)`` is 10 eta. p = infinity with ``eps = 0`` is :func:`optax.signum`.
 

@@ -25,7 +25,8 @@ def normalize_by_update_rms(*, per_leaf: bool = False) -> optax.GradientTransfor
         u = \frac{g}{\mathrm{rms}(g)}, \qquad
         \mathrm{rms}(g) = \Bigl(\frac1d \sum_{i=1}^{d} |g_i|^2\Bigr)^{1/2}
 
-    over the d coordinates of the whole tree, or of each leaf. After it a learning rate is the
+    over the d coordinates of the whole tree, or of each leaf; under :func:`optax.masked` or
+    :func:`optax.partition` of those that they pass on. After it a learning rate is the
     root mean square of what is added to the parameters, whatever was before it. So put it after
     :func:`lpoptax.scale_by_lp_power`, whose length depends on p, and before a weight decay,
     which it must not scale.
@@ -64,10 +65,10 @@ def normalize_by_update_rms(*, per_leaf: bool = False) -> optax.GradientTransfor
         ...     )
         ...     params = jnp.array([1.0, 2.0, 3.0])
         ...     updates, state = solver.update(jax.grad(f)(params), solver.init(params))
-        ...     print(jnp.round(updates, 3), f"{f(params + updates):.2f}")
-        [-0.046 -0.093 -0.139] 12.73
-        [-0.071 -0.1   -0.122] 12.75
-        [-0.1 -0.1 -0.1] 12.83
+        ...     print([round(u, 3) for u in updates.tolist()], f"{f(params + updates):.2f}")
+        [-0.046, -0.093, -0.139] 12.73
+        [-0.071, -0.1, -0.122] 12.75
+        [-0.1, -0.1, -0.1] 12.83
 
     References:
         Shazeer and Stern, `Adafactor: Adaptive Learning Rates with Sublinear Memory Cost

@@ -281,7 +281,7 @@ def test_tune_tries_as_much_with_every_optimizer_and_continues(tmp_path, monkeyp
 
 
 def test_time_tells_what_the_time_goes_into(tmp_path, monkeypatch):
-    monkeypatch.setattr(timing, "ROUNDS", 1)
+    monkeypatch.setattr(timing, "ROUNDS", 2)
     command = ["time", "--optimizers", "sgdm", "--batch-size", "400", "600"]
     assert main([*command, "--output", str(tmp_path)]) == 0
     text = (tmp_path / "timing.md").read_text(encoding="utf-8")

