@@ -59,7 +59,7 @@ def is_at_an_end(records: Records, method: str, rate: float) -> bool:
 
 def best_of_all(tasks: Sequence[Records], method: str, several: Sequence[Norm]) -> tuple[Norm, float]:
     """Returns the p and the rate with the lowest mean ratio of the NLL to the lowest of each task."""
-    excesses = []
+    ratios = []
     for records in tasks:
         by_cell = {
             (norm, rate): _nll(seeds)
@@ -67,10 +67,8 @@ def best_of_all(tasks: Sequence[Records], method: str, several: Sequence[Norm]) 
             for rate, seeds in at_rates(records, method, norm).items()
         }
         least = min(by_cell.values())
-        excesses.append(
-            {cell: value / least if value < math.inf else value for cell, value in by_cell.items()}
-        )
-    return min(excesses[0], key=lambda cell: sum(of_task[cell] for of_task in excesses))
+        ratios.append({cell: value / least if value < math.inf else value for cell, value in by_cell.items()})
+    return min(ratios[0], key=lambda cell: sum(of_task[cell] for of_task in ratios))
 
 
 def shared_rate(records: Records, method: str, several: Sequence[Norm]) -> float:
