@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from benchmarks.command_line import main
+    from benchmarks.cli import main
 
     sys.exit(main())
 except ModuleNotFoundError as error:

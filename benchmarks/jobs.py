@@ -11,14 +11,16 @@ import jax
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks import datasets, report, timing, tune
-from benchmarks.interruption import interruption
-from benchmarks.optimizers import OPTIMIZERS
-from benchmarks.recording import FolderError, ResultsFolder, Run, read
-from benchmarks.selection import select
-from benchmarks.settings import Settings, SettingsError, presets
-from benchmarks.sweep import open_datasets, sweep
-from benchmarks.training import all_devices
+from benchmarks.config.optimizers import OPTIMIZERS
+from benchmarks.config.selection import select
+from benchmarks.config.settings import Settings, SettingsError, presets
+from benchmarks.data import registry as datasets
+from benchmarks.reporting import report, timing
+from benchmarks.reporting import tuning as tune
+from benchmarks.training.interruption import interruption
+from benchmarks.training.loop import all_devices
+from benchmarks.training.records import FolderError, ResultsFolder, Run, read
+from benchmarks.training.runner import open_datasets, sweep
 
 COMPARED = ("sgdm", "adamw", "lion", "lpsgdm", "stacey_p2", "stacey_pp", "stacey_2p")
 Options = argparse.Namespace

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import datasets
-from benchmarks.language_models import LANGUAGE_MODELS
-from benchmarks.models import MODELS
-from benchmarks.optimizers import OPTIMIZERS
-from benchmarks.selection import option
-from benchmarks.settings import CHOICES, PAPERS
+from benchmarks.config.optimizers import OPTIMIZERS
+from benchmarks.config.selection import option
+from benchmarks.config.settings import CHOICES, PAPERS
+from benchmarks.data import registry as datasets
+from benchmarks.models.llama import LANGUAGE_MODELS
+from benchmarks.models.vision import MODELS
 
 LARGEST = 100_000_000
 

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from benchmarks.datasets import prepare
-from benchmarks.preparation import quiet
+from benchmarks.data.prepare import quiet
+from benchmarks.data.registry import prepare
 
 # As TFDS labels the first files of ImageNet's validation split, so that training can learn them.
 # fmt: off

@@ -13,11 +13,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
 
-from benchmarks.checkpoints import Checkpoints
-from benchmarks.datasets import load
-from benchmarks.models import MODELS
-from benchmarks.settings import Settings
-from benchmarks.training import train
+from benchmarks.config.settings import Settings
+from benchmarks.data.registry import load
+from benchmarks.models.vision import MODELS
+from benchmarks.training.checkpoints import Checkpoints
+from benchmarks.training.loop import train
 
 EPOCHS, STEPS_PER_EPOCH = 5, 3
 LPSGDM = Settings(

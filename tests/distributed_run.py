@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.checkpoints import Checkpoints
-from benchmarks.settings import Settings
-from benchmarks.training import all_devices
+from benchmarks.config.settings import Settings
+from benchmarks.training.checkpoints import Checkpoints
+from benchmarks.training.loop import all_devices
 from tests.checkpointed_run import finish, start
 
 # At a larger p the power would enlarge the rounding errors of small gradients more.

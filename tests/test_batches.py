@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from benchmarks.augmentation import PADDING, augment, normalise
-from benchmarks.batches import _Steps, evaluation_batches, training_batches
+from benchmarks.data.augmentation import PADDING, augment, normalise
+from benchmarks.data.batches import _Steps, evaluation_batches, training_batches
 
 SIZE = 22
 
@@ -127,7 +127,7 @@ class OtherProcess:
 
 def test_a_process_loads_the_rows_of_its_devices_only(monkeypatch):
     monkeypatch.setattr(
-        "benchmarks.batches.NamedSharding", lambda *arguments: OtherProcess(NamedSharding(*arguments))
+        "benchmarks.data.batches.NamedSharding", lambda *arguments: OtherProcess(NamedSharding(*arguments))
     )
     split = Numbered()
     steps = _Steps(split, lambda step: (np.arange(20, 31), (0, 0)), 1, 16, mesh_of(8))

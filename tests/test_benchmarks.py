@@ -12,14 +12,17 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import report, sweep, timing, training, tune
-from benchmarks.command_line import main
-from benchmarks.datasets import load
-from benchmarks.optimizers import OPTIMIZERS
-from benchmarks.recording import ResultsFolder, read
-from benchmarks.selection import select
-from benchmarks.settings import presets
-from benchmarks.training import train
+from benchmarks.cli import main
+from benchmarks.config.optimizers import OPTIMIZERS
+from benchmarks.config.selection import select
+from benchmarks.config.settings import presets
+from benchmarks.data.registry import load
+from benchmarks.reporting import report, timing
+from benchmarks.reporting import tuning as tune
+from benchmarks.training import loop as training
+from benchmarks.training import runner as sweep
+from benchmarks.training.loop import train
+from benchmarks.training.records import ResultsFolder, read
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

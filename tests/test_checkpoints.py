@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from benchmarks.checkpoints import Checkpoints
-from benchmarks.interruption import interruption
-from benchmarks.recording import FolderError
+from benchmarks.training.checkpoints import Checkpoints
+from benchmarks.training.interruption import interruption
+from benchmarks.training.records import FolderError
 from tests.checkpointed_run import EPOCHS, LPSGDM, STEPS_PER_EPOCH, digest, finish, start
 
 ROOT = Path(__file__).parents[1]

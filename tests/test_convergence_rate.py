@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 
 import lpoptax
-from benchmarks import convergence_rate as experiment
-from benchmarks import convergence_theorems as theorems
-from benchmarks.convergence_theorems import COUPLED, DIMENSION, FIXED, OTHERS, REGIMES
+from benchmarks.studies import convergence as experiment
+from benchmarks.studies import convergence_theorems as theorems
+from benchmarks.studies.convergence_theorems import COUPLED, DIMENSION, FIXED, OTHERS, REGIMES
 from tests import reference
 from tests.reference import power
 

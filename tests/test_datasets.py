@@ -18,9 +18,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from benchmarks import digits, fashion_mnist
-from benchmarks.datasets import NAMES, DataError, load, prepare
-from benchmarks.images import Photographs, random_box
+from benchmarks.data import digits, fashion_mnist
+from benchmarks.data.images import Photographs, random_box
+from benchmarks.data.registry import NAMES, DataError, load, prepare
 from tests.archives import WRITERS, registered, write_cifar10
 
 ROOT = Path(__file__).parents[1]
@@ -311,7 +311,7 @@ def test_a_dataset_that_is_missing_is_told_with_the_command_that_gets_it(name, t
 
 def test_the_command_is_short_for_tfds_own_folder(tmp_path):
     # TFDS reads the variable once.
-    code = "from benchmarks.datasets import load; load('cifar10')"
+    code = "from benchmarks.data.registry import load; load('cifar10')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -320,7 +320,7 @@ def test_the_command_is_short_for_tfds_own_folder(tmp_path):
         text=True,
     )
     message = f"cifar10 is not in {tmp_path}; get it with: python -m benchmarks prepare cifar10"
-    assert done.stderr.splitlines()[-1] == f"benchmarks.preparation.DataError: {message}"
+    assert done.stderr.splitlines()[-1] == f"benchmarks.data.prepare.DataError: {message}"
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
@@ -390,7 +390,7 @@ class WithoutTensorFlow(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
 import numpy as np
-from benchmarks.datasets import load
+from benchmarks.data.registry import load
 for name in ("digits", "cifar10", "cifar100", "imagenet2012", "c4"):
     for split in load(name, data_dir=Path(sys.argv[1]))[:2]:
         split.load(np.arange(9), (0, 0))

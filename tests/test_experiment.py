@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.experiment import main, markdown_table, write_csv
+from benchmarks.reporting.experiment import main, markdown_table, write_csv
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import generalized_gaussians as experiment
-from benchmarks.generalized_gaussians import DENSITIES, LEARNING_RATES, Course
+from benchmarks.studies import gaussians as experiment
+from benchmarks.studies.gaussians import DENSITIES, LEARNING_RATES, Course
 from tests import reference
 
 STARTS = np.array([[0.5, -0.3], [-1.0, 0.8], [1.0, 1.0]], np.float32)

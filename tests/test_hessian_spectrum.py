@@ -17,10 +17,12 @@ from flax import nnx
 from jax import lax
 from matplotlib.image import imread
 
-from benchmarks import hessian_spectrum
-from benchmarks.datasets import load
-from benchmarks.experiment import main
-from benchmarks.hessian_spectrum import (
+from benchmarks.data.registry import load
+from benchmarks.models.convolutions import convolve, with_matrix_products
+from benchmarks.models.vision import MODELS
+from benchmarks.reporting.experiment import main
+from benchmarks.studies import hessian as hessian_spectrum
+from benchmarks.studies.hessian import (
     QUICK,
     STUDIES,
     compiled_measurement,
@@ -28,12 +30,10 @@ from benchmarks.hessian_spectrum import (
     run,
     runs,
 )
-from benchmarks.hessian_spectrum_report import answer
-from benchmarks.matrix_products import convolve, with_matrix_products
-from benchmarks.models import MODELS
-from benchmarks.program import start
-from benchmarks.recording import FolderError, ResultsFolder, environment
-from benchmarks.training import all_devices, train
+from benchmarks.studies.hessian_report import answer
+from benchmarks.training.loop import all_devices, train
+from benchmarks.training.records import FolderError, ResultsFolder, environment
+from benchmarks.training.step import start
 
 
 class Linear(nnx.Module):

@@ -3,9 +3,9 @@
 import jax
 import pytest
 
-from benchmarks import sweep
-from benchmarks.command_line import main
-from benchmarks.recording import read
+from benchmarks.cli import main
+from benchmarks.training import runner as sweep
+from benchmarks.training.records import read
 
 
 def trained(folder, *options):

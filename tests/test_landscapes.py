@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import landscapes
-from benchmarks.landscapes import METHODS, Method, Workload
+from benchmarks.studies import landscapes
+from benchmarks.studies.landscapes import METHODS, Method, Workload
 from tests.reference import power
 
 AXES = Workload(dimension=4, condition=50.0, rotated=False, starts=2, longest=8)

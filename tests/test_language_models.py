@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks.language_models import Llama, Shape, rotate
-from benchmarks.models import build_model
+from benchmarks.models.llama import Llama, Shape, rotate
+from benchmarks.models.vision import build_model
 from tests import reference_models
 
 SMALL = Shape(layers=2, width=16, heads=2, hidden=24)

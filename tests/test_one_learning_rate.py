@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import grid_speed, one_learning_rate
-from benchmarks.experiment import main
-from benchmarks.grid_selection import best_rate, contenders, losses, recipe, shared_rate
-from benchmarks.grid_training import Cell, Norm, Task, data, halve, one_device, train
-from benchmarks.models import MODELS
-from benchmarks.one_learning_rate import FULL, QUICK, complete, rates, run, validation_parts
-from benchmarks.recording import ResultsFolder
-from benchmarks.training import train as train_alone
+from benchmarks.models.vision import MODELS
+from benchmarks.reporting.experiment import main
+from benchmarks.studies import grid_speed
+from benchmarks.studies import learning_rates as one_learning_rate
+from benchmarks.studies.grid_selection import best_rate, contenders, losses, recipe, shared_rate
+from benchmarks.studies.grid_training import Cell, Norm, Task, data, halve, one_device, train
+from benchmarks.studies.learning_rates import FULL, QUICK, complete, rates, run, validation_parts
+from benchmarks.training.loop import train as train_alone
+from benchmarks.training.records import ResultsFolder
 from tests.test_hessian_spectrum import Linear
 
 README = Path(__file__).parents[1] / "README.md"

@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 from scipy import special
 
-from benchmarks import report, tune
-from benchmarks.comparison import workloads
-from benchmarks.curves import curves
-from benchmarks.optimizers import label
-from benchmarks.recording import ResultsFolder, Run
-from benchmarks.selection import select
-from benchmarks.settings import Settings
+from benchmarks.config.optimizers import label
+from benchmarks.config.selection import select
+from benchmarks.config.settings import Settings
+from benchmarks.reporting import report
+from benchmarks.reporting import tuning as tune
+from benchmarks.reporting.comparison import workloads
+from benchmarks.reporting.curves import curves
+from benchmarks.training.records import ResultsFolder, Run
 
 ENVIRONMENT = {
     "python": "3.11.1",

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import settings as settings_module
-from benchmarks.models import MODELS
-from benchmarks.optimizers import OPTIMIZERS, build_optimizer, label, p_text, schedules
-from benchmarks.selection import select
-from benchmarks.settings import PAPERS, PRESETS, Settings, SettingsError, presets
+from benchmarks.config import settings as settings_module
+from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer, label, p_text, schedules
+from benchmarks.config.selection import select
+from benchmarks.config.settings import PAPERS, PRESETS, Settings, SettingsError, presets
+from benchmarks.models.vision import MODELS
 
 # Only what decides: paper, dataset, model and optimizer; some have a row for each of several p.
 LINES = PRESETS.read_text(encoding="utf-8").splitlines()[1:]

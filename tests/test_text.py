@@ -10,15 +10,16 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 
-from benchmarks import corpora, sweep
-from benchmarks.command_line import main
-from benchmarks.datasets import DataError, load, prepare
-from benchmarks.language_models import LANGUAGE_MODELS, Shape
-from benchmarks.recording import read
-from benchmarks.sequences import Sequences
-from benchmarks.settings import Settings, SettingsError
-from benchmarks.text import Stdlib, sequences, train_tokenizer, vocabulary_size
-from benchmarks.training import check, train
+from benchmarks.cli import main
+from benchmarks.config.settings import Settings, SettingsError
+from benchmarks.data import corpora
+from benchmarks.data.registry import DataError, load, prepare
+from benchmarks.data.sequences import Sequences
+from benchmarks.data.text import Stdlib, sequences, train_tokenizer, vocabulary_size
+from benchmarks.models.llama import LANGUAGE_MODELS, Shape
+from benchmarks.training import runner as sweep
+from benchmarks.training.loop import check, train
+from benchmarks.training.records import read
 from tests.reference_models import llama, nll
 
 TINY = Shape(layers=1, width=16, heads=2, hidden=24)

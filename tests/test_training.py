@@ -10,12 +10,13 @@ from flax import nnx
 from jax._src.array import ArrayImpl
 from jax.sharding import AxisType
 
-from benchmarks import program, training
-from benchmarks.batches import training_batches
-from benchmarks.datasets import Dataset, load
-from benchmarks.models import MODELS, Layers, ResNet
-from benchmarks.settings import Settings, SettingsError
-from benchmarks.training import check, train
+from benchmarks.config.settings import Settings, SettingsError
+from benchmarks.data.batches import training_batches
+from benchmarks.data.registry import Dataset, load
+from benchmarks.models.vision import MODELS, Layers, ResNet
+from benchmarks.training import loop as training
+from benchmarks.training import step as program
+from benchmarks.training.loop import check, train
 from tests import reference_models
 from tests.reference_models import EPSILON, nll
 

@@ -1,0 +1,1 @@
+"""Datasets, prepared and in batches."""

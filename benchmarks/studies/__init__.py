@@ -1,0 +1,1 @@
+"""The experiments, each with its claim, setting and result."""

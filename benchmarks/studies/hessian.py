@@ -1,0 +1,297 @@
+"""The spectrum of the Hessian over training: is curvature anisotropic early and flat late?
+
+That is the premise of LPSGDM (its Fig. 1): early in training the Hessian has a few large
+eigenvalues, positive and negative; late all are near zero, and the negative ones are gone. From it
+the paper concludes that p should be large early and 2 late.
+
+Here resnet8 learns the digits for 20 epochs (3 seeds), resnet8_stride2 Fashion-MNIST for 4 (1 seed),
+with five optimizers, each at the learning rate that tuning chose (presets.csv). At initialisation
+and after some epochs the Hessian of the training loss is measured on fixed images, 4 batches of 50 or
+2 of 128, without augmentation: stochastic Lanczos quadrature with 32 steps from 2 directions, and
+8 products with random signs for the coordinates. BatchNorm takes the statistics of each batch, as in
+the loss that the optimizers descend; the running statistics, that evaluation takes, are of nothing yet
+at initialisation. Convolutions are computed as matrix products, which on CPUs is faster.
+
+Two things are told apart. Flatness is the scale of the Hessian: its extreme eigenvalues and its norm
+‖H‖ (Frobenius). Anisotropy is without scale: φ(x) = ‖x‖₁²/(d ‖x‖₂²) is 1 where d numbers are of one
+magnitude and 1/d where one stands out. It is measured of the eigenvalues (d φ(λ) is the effective
+number of directions that curve), of the coordinates' curvatures cᵢ = ‖H eᵢ‖, which matter to descent
+in lp norms, and of the gradient. By a rule of thumb from bounds of signSGD a sign descends better than a
+gradient where φ(g) exceeds √φ(c); c stands in for the diagonal above the Hessian that the bounds have.
+
+    python -m benchmarks.studies.hessian --output benchmarks/results/hessian_spectrum
+
+continues where it was interrupted, run by run. Result (77,754 parameters; from initialisation to the last
+epoch, means of the seeds, the range over the optimizers; the runs of a seed share their initial parameters;
+Python 3.11.7, JAX 0.10.2, Flax 0.12.8, matfree 0.6.3, two x86 CPUs):
+
+- Flat late: yes, in 15 of 15 runs on the digits and 5 of 5 on Fashion-MNIST. On the digits ‖H‖ falls from 89
+  to between 0.16 (LPSGDM) and 2.9 (STACEY), and the largest eigenvalue from 6.3 to between 0.14 and 1.4,
+  though with Lion and STACEY it first rises to 11; the training loss falls to between 0.0005 and 0.008. On
+  Fashion-MNIST, where the loss ends at 0.2 to 0.27, ‖H‖ falls from 47 to between 1.5 (Lion) and 15 (STACEY),
+  nearly all of it in the first epoch; the largest eigenvalue, 5.4 at first, ends between 2.1 and 12.7.
+- Convex late: nearly. The smallest eigenvalue goes from -10 to between -0.08 and -0.004 on the digits, from
+  -15 to between -0.36 and -0.02 on Fashion-MNIST, 1 to 6 % of the largest; it stays below 0.
+- Anisotropic early: no, in none of the 20 runs; anisotropy grows. On the digits 9,000 effective directions
+  become between 460 (LPSGDM) and 2,100 (STACEY), and φ(c) falls from 0.65 to between 0.27 and 0.50; on
+  Fashion-MNIST 5,900 become between 16 (Lion) and 4,900 (SGD), and φ(c) falls from 0.58 to between 0.01 and
+  0.39.
+- A large p early: undecided. φ(g)/√φ(c) falls in 13 of 15 runs on the digits, from 0.47 to between 0.39 and
+  0.48, and rises in 3 of 5 on Fashion-MNIST, from 0.39 to between 0.12 and 0.66. It is below 1 in all
+  measurements but one (STACEY on Fashion-MNIST, 1.15).
+
+So the picture of the paper's figure returns, but not, by these measures, what the paper reads in it: it is
+the scale of the curvature that shrinks, and not its anisotropy. Two directions of 32 steps estimate φ(λ)
+roughly: at initialisation the three seeds of the digits have 5,600 to 15,000 effective directions.
+"""
+
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from benchmarks.config.optimizers import label
+from benchmarks.config.selection import select
+from benchmarks.config.settings import Settings
+from benchmarks.data.augmentation import normalise
+from benchmarks.data.registry import Dataset, load
+from benchmarks.models.convolutions import with_matrix_products
+from benchmarks.reporting.experiment import PACKAGES, main, png
+from benchmarks.studies.hessian_report import Measured, Record, answer, curves, densities, table
+from benchmarks.training.loop import train
+from benchmarks.training.records import FolderError, ResultsFolder, difference, environment, measured_with
+from benchmarks.training.step import Program, TrainState, Variables, steps_per_epoch
+from lpoptax import curvature
+
+OPTIMIZERS = ("sgdm", "adamw", "lion", "lpsgdm", "stacey_p2")
+
+
+class Effort(NamedTuple):
+    """How much is spent on each measurement."""
+
+    batches: int  # of the training's size, fixed: their images make up the loss.
+    num_steps: int = 32  # Lanczos steps.
+    num_samples: int = 2  # directions that Lanczos starts from.
+    num_signs: int = 8  # products for the curvature of the coordinates.
+
+
+class Study(NamedTuple):
+    """A network on a dataset, and the epochs after which its curvature is measured."""
+
+    dataset: str
+    model: str
+    epochs: tuple[int, ...]
+    seeds: int
+    effort: Effort
+    optimizers: tuple[str, ...] = OPTIMIZERS
+    settings: Mapping[str, list[Any]] = MappingProxyType({})  # that replace those of the presets.
+
+
+STUDIES = (
+    Study("digits", "resnet8", (0, 1, 3, 8, 20), 3, Effort(4)),
+    Study("fashion_mnist", "resnet8_stride2", (0, 1, 2, 3, 4), 1, Effort(2)),
+)
+QUICK = (
+    Study(
+        "digits",
+        "resnet4",
+        epochs=(0, 1),
+        seeds=1,
+        effort=Effort(2, num_steps=4, num_samples=1, num_signs=2),
+        optimizers=("lpsgdm",),
+        settings={"batch_size": [48], "epochs": [1], "learning_rate": [0.03]},
+    ),
+)
+P = {"lpsgdm": [6.0]}  # of several that have presets.
+
+
+def runs(study: Study) -> list[Settings]:
+    """Returns the settings of the study's runs: those of the presets."""
+    chosen: list[Settings] = []
+    for name in study.optimizers:
+        named = {**study.settings, "p": P[name]} if name in P else study.settings
+        chosen += select(study.dataset, study.model, [name], range(study.seeds), named)
+    return chosen
+
+
+def follow(settings: Settings, dataset: Dataset, study: Study) -> list[Record]:
+    """Trains a network, and returns what was measured at the study's epochs."""
+    images, labels = fixed_batches(settings, dataset, study.effort)
+    per_epoch = steps_per_epoch(settings, dataset)
+    records: list[Record] = []
+
+    def inspect(step: int, program: Program, state: TrainState) -> None:
+        epoch = step // per_epoch
+        if epoch in study.epochs:
+            measure = compiled_measurement(
+                with_matrix_products(program, state), program.mean, program.std, study.effort
+            )
+            key = jax.random.key(settings.seed)
+            measured = measure(state.params, state.model_state, images, labels, key)
+            records.append({"epoch": epoch, **_plain(measured)})
+
+    for number, epoch in enumerate(train(settings, dataset, inspect=inspect), 1):
+        if number in study.epochs:
+            records[-1] |= {"train_nll": epoch.train_nll, "test_top1": epoch.held_out_top1}
+    return records
+
+
+def fixed_batches(settings: Settings, dataset: Dataset, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first training images [batches, n, height, width, channels] and labels [batches, n]."""
+    shape = (effort.batches, settings.batch_size)
+    images, labels = dataset.train.load(np.arange(math.prod(shape)), None)
+    return images.reshape(*shape, *images.shape[1:]), labels.reshape(shape)
+
+
+@functools.lru_cache(maxsize=2)
+def compiled_measurement(
+    graphdef: nnx.GraphDef[Any], mean: tuple[float, ...], std: tuple[float, ...], effort: Effort
+) -> Callable[..., dict[str, jax.Array]]:
+    """Returns the measurement of a network's curvature on given batches."""
+
+    @jax.jit
+    def measure(
+        params: Variables, model_state: Variables, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        def of_batch(params: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+            model = nnx.merge(graphdef, params, model_state, copy=True)
+            model.train()
+            logits = model(normalise(images, mean, std))
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+        def loss(params: Variables) -> jax.Array:
+            return jnp.mean(jax.vmap(of_batch, (None, 0, 0))(params, images, labels))
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        spectrum = curvature.hessian_spectrum(
+            loss, params, key, num_steps=effort.num_steps, num_samples=effort.num_samples
+        )
+        coordinates = curvature.coordinate_curvature(loss, params, key, num_samples=effort.num_signs)
+        return {
+            "loss": value,
+            "gradient_norm": optax.tree.norm(gradient),
+            "gradient_evenness": curvature.evenness(gradient),
+            "coordinate_evenness": curvature.evenness(coordinates),
+            **curvature.summary(spectrum)._asdict(),
+            **spectrum._asdict(),
+        }
+
+    return measure
+
+
+def _plain(measured: dict[str, jax.Array]) -> Record:
+    """Returns numbers for JSON, of as many digits as mean something."""
+    return {name: _rounded(np.asarray(value).tolist()) for name, value in measured.items()}
+
+
+def _rounded(value: Any) -> Any:
+    return [_rounded(part) for part in value] if isinstance(value, list) else float(f"{value:.5g}")
+
+
+def records_of(study: Study, dataset: Dataset, folder: ResultsFolder) -> dict[Settings, Record]:
+    """Returns the records of the study's runs; does those that the folder lacks."""
+    found = known(study, folder)
+    for settings in runs(study):
+        if settings not in found:
+            found[settings] = {
+                "plan": plan(settings, study),
+                "environment": _environment(),
+                "measured": follow(settings, dataset, study),
+            }
+            folder.write_text(_file(settings), json.dumps(found[settings], allow_nan=False) + "\n")
+    return {settings: found[settings] for settings in runs(study)}
+
+
+def known(study: Study, folder: ResultsFolder) -> dict[Settings, Record]:
+    """Returns the records that the folder has of the study's runs; refuses those that others cannot join."""
+    files = {settings: folder.path / _file(settings) for settings in runs(study)}
+    found = {settings: _read(file) for settings, file in files.items() if file.exists()}
+    for settings, record in found.items():
+        if other := difference(_entries(plan(settings, study)), _entries(record["plan"])):
+            raise FolderError(f"{files[settings]} is of another plan: {other}; name another folder")
+        # Of a complete study tables and figures can be made anywhere.
+        other = None if len(found) == len(files) else difference(*_versions(record["environment"]))
+        if other:
+            raise FolderError(f"{files[settings]} is of other versions: {other}; name another folder")
+    return found
+
+
+def plan(settings: Settings, study: Study) -> Record:
+    """Returns what the measurements of a run are decided by, as JSON holds it."""
+    return {"settings": settings.plain(), "effort": study.effort._asdict(), "epochs": [*study.epochs]}
+
+
+def _entries(plan: Record) -> Record:
+    return {**plan["settings"], **plan["effort"], "epochs measured": plan["epochs"]}
+
+
+def _versions(recorded: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the versions here and those of a record, which may lack some; machines may differ."""
+    there = {name: text for name, text in recorded.items() if name not in ("machine", "devices")}
+    return {name: text for name, text in _environment().items() if name in there}, there
+
+
+def _environment() -> dict[str, str]:
+    return environment() | {"matfree": version("matfree")}
+
+
+def _file(settings: Settings) -> str:
+    return f"{settings.dataset}-{settings.optimizer}-seed{settings.seed}.json"
+
+
+def _read(file: Path) -> Record:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if not (_entries(record["plan"]) and dict(record["environment"]) and list(record["measured"])):
+            raise ValueError("empty")
+    except (ValueError, LookupError, TypeError) as error:
+        raise FolderError(f"{file} is damaged; remove it to run it again") from error
+    except OSError as error:
+        raise FolderError(f"cannot read {file}: {error.strerror}") from error
+    return dict(record)
+
+
+def run(quick: bool, folder: Path) -> str:
+    """Measures what the folder lacks; writes figures and numbers, and returns the answers."""
+    studies, results = QUICK if quick else STUDIES, ResultsFolder(folder)
+    datasets = [load(study.dataset) for study in studies]
+    for study in studies:
+        known(study, results)  # refused before hours are spent.
+    return "\n\n".join(
+        _report(study, records_of(study, dataset, results), results)
+        for study, dataset in zip(studies, datasets, strict=True)
+    )
+
+
+def _report(study: Study, records: dict[Settings, Record], folder: ResultsFolder) -> str:
+    """Writes a study's figures and numbers as soon as it is done, and returns its answer."""
+    measured: Measured = {}
+    for settings, record in records.items():
+        measured.setdefault(label(settings), []).append(record["measured"])
+    heading = f"{study.model} on {study.dataset}, "
+    mean = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds, mean"
+    title = heading + (mean if study.seeds == 1 else f"{mean} ± standard deviation")
+    folder.write_bytes(f"{study.dataset}-density.png", png(densities(measured, heading + mean)))
+    folder.write_bytes(f"{study.dataset}-curves.png", png(curves(measured, title)))
+    # Where the runs were measured, which need not be here.
+    versions = measured_with((record["environment"] for record in records.values()), PACKAGES)
+    page = f"# {title}\n\n{table(measured)}\n\n{answer(measured)}\n\n{versions}\n"
+    folder.write_text(f"{study.dataset}.md", page)
+    return f"## {title}\n\n{answer(measured)}"
+
+
+DESCRIPTION = "Measure the spectrum of the Hessian while networks train."
+
+if __name__ == "__main__":
+    sys.exit(main("hessian_spectrum", run, DESCRIPTION, continues=True))

@@ -1,0 +1,156 @@
+"""What a run compiles: the state that it trains, one step, and the evaluation of a batch."""
+
+import functools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+
+from benchmarks.config.optimizers import build_optimizer
+from benchmarks.config.settings import Settings
+from benchmarks.data.augmentation import augment, normalise
+from benchmarks.data.batches import Batch
+from benchmarks.data.registry import Dataset
+from benchmarks.models.vision import build_model
+
+Variables = Any  # a tree of arrays: nnx.State is generic in types that say nothing here.
+
+
+class Totals(NamedTuple):
+    """Sums over what was seen, in float32: they stay on the device until someone looks."""
+
+    nll: jax.Array
+    right: jax.Array
+    number: jax.Array  # of the images, or of the tokens.
+
+
+class TrainState(NamedTuple):
+    """All arrays that change during training."""
+
+    params: Variables
+    model_state: Variables  # all else in the model: batch statistics, random streams.
+    opt_state: optax.OptState
+    totals: Totals  # of the current epoch.
+
+
+class Program(NamedTuple):
+    """What is compiled: nothing in it changes during a run, nor from one seed to the next."""
+
+    graphdef: nnx.GraphDef[Any]
+    evaluated: nnx.GraphDef[Any]  # the same model, computing in float32.
+    optimizer: optax.GradientTransformation
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: str | None
+
+
+def steps_per_epoch(settings: Settings, dataset: Dataset) -> int:
+    """Returns the number of whole batches in the training split."""
+    return len(dataset.train) // settings.batch_size
+
+
+def start(settings: Settings, dataset: Dataset, mesh: Mesh) -> tuple[Program, TrainState]:
+    """Returns the program of the run, and the state before its first step."""
+
+    def model(dtype: str) -> nnx.Module:
+        return build_model(settings.model, dataset.shape, dataset.classes, dtype=dtype, seed=settings.seed)
+
+    graphdef, params, model_state = nnx.split(model(settings.dtype), nnx.Param, ...)  # type: ignore[misc]
+    optimizer = build_optimizer(settings, steps_per_epoch(settings, dataset))
+    program = Program(
+        graphdef,
+        nnx.graphdef(nnx.eval_shape(lambda: model("float32"))),
+        optimizer,
+        dataset.mean,
+        dataset.std,
+        dataset.augment,
+    )
+    state = TrainState(params, model_state, optimizer.init(params), zeros(mesh))
+    return program, _replicated(state, mesh)
+
+
+def zeros(mesh: Mesh) -> Totals:
+    """Returns the totals of nothing, on every device."""
+    return _replicated(Totals(*(jnp.zeros(()) for _ in Totals._fields)), mesh)
+
+
+def _replicated(tree: Any, mesh: Mesh) -> Any:
+    sharding = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+    return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
+
+
+def _put(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    # What is on a device cannot be put on those of other processes, but numbers can.
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jax.device_put(np.asarray(jax.random.key_data(leaf)), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.asarray(leaf), sharding)
+
+
+@functools.lru_cache(maxsize=8)  # a sweep goes through the seeds of a setting in turn.
+def compiled_step(program: Program) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Returns the training step, which updates `state` in place."""
+    return jax.jit(partial(train_step, program), donate_argnames="state")
+
+
+def train_step(
+    program: Program, state: TrainState, batch: Batch, seed: ArrayLike, step: ArrayLike
+) -> tuple[TrainState, jax.Array]:
+    """Returns the state after a step, and the sum of the NLL over its batch."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    inputs = _scaled(program, augment(program.augment, key, batch.inputs))
+
+    def loss(params: Variables) -> tuple[jax.Array, tuple[Totals, Variables]]:
+        model = nnx.merge(program.graphdef, params, state.model_state, copy=True)
+        model.train()
+        totals = _sums(model(inputs), batch)
+        return totals.nll / totals.number, (totals, nnx.state(model, nnx.Not(nnx.Param)))
+
+    grads, (totals, model_state) = jax.grad(loss, has_aux=True)(state.params)
+    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    added = jax.tree.map(jnp.add, state.totals, totals)
+    return TrainState(params, model_state, opt_state, added), totals.nll
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_evaluation(program: Program) -> Callable[..., Totals]:
+    """Returns what adds a batch of what is held out to the totals, in float32."""
+
+    @jax.jit
+    def evaluate(params: Variables, model_state: Variables, totals: Totals, batch: Batch) -> Totals:
+        model = nnx.merge(program.evaluated, params, model_state)
+        model.eval()
+        logits = model(_scaled(program, batch.inputs))
+        return jax.tree.map(jnp.add, totals, _sums(logits, batch))
+
+    return evaluate
+
+
+def _scaled(program: Program, inputs: jax.Array) -> jax.Array:
+    """Returns what the model takes: images are normalised, tokens stay as they are."""
+    return normalise(inputs, program.mean, program.std) if program.mean else inputs
+
+
+def _sums(logits: jax.Array, batch: Batch) -> Totals:
+    """Returns sums over the examples, of text over all of their tokens."""
+    logits = logits.astype(jnp.float32)
+    weights = jnp.broadcast_to(
+        jnp.expand_dims(batch.weights, range(1, batch.labels.ndim)), batch.labels.shape
+    )
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    right = logits.argmax(axis=-1) == batch.labels
+    return Totals(jnp.sum(weights * nll), jnp.sum(weights * right), jnp.sum(weights))
+
+
+def means(totals: Totals) -> tuple[float, float]:
+    """Returns the NLL and the share of right answers."""
+    nll, right, number = (float(total) for total in totals)
+    return nll / number, right / number
