@@ -420,8 +420,8 @@ def test_a_bad_gradient_propagates_and_apply_if_finite_recovers(row, bad):
 @pytest.mark.parametrize(
     "row",
     # It makes one leaf of all.
-    [row for row in ROWS.values() if row.settings.get("normalization") != "rms_per_leaf"],
-    ids=[name for name, row in ROWS.items() if row.settings.get("normalization") != "rms_per_leaf"],
+    [row for row in ROWS.values() if not row.settings.get("per_leaf")],
+    ids=[name for name, row in ROWS.items() if not row.settings.get("per_leaf")],
 )
 def test_flatten_changes_nothing(row):
     if row.static_args:
