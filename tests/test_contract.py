@@ -12,7 +12,7 @@ import pytest
 
 import lpoptax
 from tests import reference
-from tests.helpers import random_problem, trajectory
+from tests.helpers import enable_x64, random_problem, trajectory
 from tests.optimizers import COSINE, ROWS, matrices, strong_schedule
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -171,7 +171,7 @@ def test_complex_parameters_turn_with_their_gradients(row):
 @every_row
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
 def test_updates_and_state_keep_their_dtypes_and_shapes(row, dtype):
-    with jax.enable_x64(dtype == jnp.float64):
+    with enable_x64(dtype == jnp.float64):
         params, gradients = random_problem(steps=1, dtype=dtype)
         optimizer = row.build()
         state = optimizer.init(params)

@@ -11,7 +11,7 @@ from hypothesis import given
 
 import lpoptax
 from tests import reference
-from tests.helpers import random_problem, trajectory
+from tests.helpers import enable_x64, random_problem, trajectory
 
 every_normalization = pytest.mark.parametrize("normalization", ["rms", "dual_norm"])
 whole_or_per_leaf = pytest.mark.parametrize("per_leaf", [False, True])
@@ -48,7 +48,7 @@ def test_lpsgdm_equals_the_formulas_in_float64(normalization, per_leaf):
         "weight_decay": 0.1,
         "normalization": normalization,
     }
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params, gradients = random_problem(steps=3, dtype=jnp.float64)
         visited = trajectory(lpoptax.lpsgdm(0.01, **settings, per_leaf=per_leaf), params, gradients)
     for start, *rest in spaces(per_leaf, params, *gradients, *visited):
@@ -136,7 +136,7 @@ def test_coordinates_of_many_scales_keep_their_ratios():
 
 
 def test_leaves_of_several_precisions_share_one_rms_and_keep_their_dtypes():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for single, double in ((1e30, 1e200), (1e30, 1.0), (1e-30, 1e-200), (1e-30, 1e-25)):
             g = {
                 "c": jnp.full(1, 1j * single, jnp.complex64),
