@@ -40,7 +40,9 @@ def normalize_by_update_rms(*, per_leaf: bool = False) -> optax.GradientTransfor
     The squares are summed in at least float32. Over sharded leaves the step communicates once, a
     scalar for each leaf. Where the sum of the squares leaves the range of floats, in float32 for a norm
     above 1e19 or a root mean square below 1e-14, they are summed once more, scaled; under
-    :func:`jax.vmap` always. Zero updates stay zero. Where one coordinate is nan all become nan; an
+    :func:`jax.vmap` always. Inside :func:`jax.shard_map` an update sees the shards of one device, so
+    that their root mean square is what it finds: call it outside, under :func:`jax.jit`. Zero updates
+    stay zero. Where one coordinate is nan all become nan; an
     infinite one becomes nan, and the finite ones zero.
 
     Args:

@@ -109,10 +109,16 @@ def _signed_power_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array
     x, exponent, eps = primals
     dx, dexponent, deps = tangents
     u = _signed_power(x, exponent, eps)
-    magnitude = _magnitude(x, eps)
-    radial = factor(1 - exponent, x) * quotient(x, magnitude)
+    magnitude = jnp.abs(x) + eps
+    tiny = jnp.full_like(magnitude, smallest_normal(magnitude))
+    # Below it the map is linear. What is not selected must be finite, in second derivatives too.
+    is_linear = magnitude < tiny
+    magnitude = jnp.where(is_linear, 1, magnitude)
+    chord = jax.lax.stop_gradient(tiny ** (exponent - 1))
+    slope = jnp.where(is_linear, chord, finite_power(magnitude, exponent - 1))
+    radial = jnp.where(is_linear, 0, factor(1 - exponent, x) * quotient(x, magnitude))
     dmagnitude = jnp.real(jnp.conj(jnp.sign(x)) * dx) + deps
-    tangent = factor(finite_power(magnitude, exponent - 1), x) * (dx - radial * factor(dmagnitude, x))
+    tangent = factor(slope, x) * (dx - radial * factor(dmagnitude, x))
     return u, tangent + u * factor(jnp.log(magnitude) * dexponent, x)
 
 

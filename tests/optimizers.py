@@ -123,3 +123,17 @@ ROWS = {
     "coupled adamw": Row(coupled_adamw, {"p": 3.0, "tau": 0.1}),
     "coupled adamw decay": Row(coupled_adamw, {"p": 3.0, "tau": 0.1, "weight_decay": 1e-4}),
 }
+
+# One row of each kind, for what depends on the kind and not on the settings.
+KINDS = [
+    "lpsgd gradual",
+    "lpsgdm cosine",
+    "lpsgdm sign",
+    "lpsgdm rms",
+    "lpsgd rms below 2",
+    "stacey p,p",
+    "steepest below 2",
+    "steepest cosine",
+    "mirror",
+    "stacey mask",
+]
