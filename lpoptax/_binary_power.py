@@ -47,7 +47,8 @@ def log2_1p(s: jax.Array) -> jax.Array:
         return jnp.log1p(s) / jnp.log(jnp.asarray(2, s.dtype))
     k, t = _split(1 + s)
     t = jnp.where(k == 0, s, t)  # 1 + s is rounded.
-    return jnp.where(s > -1, k + t * _polynomial(_LOG2, t), s * jnp.inf)  # nan stays nan.
+    # Where s is nan it stays nan. No product with infinity: in an unselected branch it could be nan, too.
+    return jnp.where(s > -1, k + t * _polynomial(_LOG2, t), jnp.where(s == -1, -jnp.inf, s))
 
 
 def exp2_and_growth(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -63,7 +64,7 @@ def exp2_and_growth(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns k and t of x = 2^k (1 + t), where 1 + t is from sqrt(1/2) to sqrt(2)."""
     bits = _to_bits(x)
-    k = jax.lax.shift_right_arithmetic(bits - _BITS_OF_SQRT_HALF, _FRACTION_BITS)
+    k = (bits - _BITS_OF_SQRT_HALF) >> _FRACTION_BITS
     return k.astype(x.dtype), _from_bits(bits - (k << _FRACTION_BITS)) - 1
 
 
@@ -81,8 +82,9 @@ def _scaled(fraction: jax.Array, k: jax.Array, log: jax.Array) -> jax.Array:
     limits = jnp.finfo(log.dtype)  # type: ignore[no-untyped-call]
     # Near the largest number the logarithm is rounded to 128 on both sides; beyond, bits are of nan.
     scaled = _from_bits(jnp.minimum(_to_bits(fraction) + (k << _FRACTION_BITS), _BITS_OF_INFINITY))
-    # Of a nan logarithm both comparisons are false, and so is the result nan.
-    return jnp.where(log < limits.minexp, 0, jnp.where(log <= limits.maxexp, scaled, log * jnp.inf))
+    # Of a nan logarithm all comparisons are false, so the result is the logarithm itself: nan.
+    beyond = jnp.where(log > limits.maxexp, jnp.inf, log)
+    return jnp.where(log < limits.minexp, 0, jnp.where(log <= limits.maxexp, scaled, beyond))
 
 
 def _polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from lpoptax._hyperparameters import check
-from lpoptax._precision import cast_like, scalar, widen
+from lpoptax._precision import cast_like, factor, map_leaves, widen
 
 
 class StaceyCouplingState(NamedTuple):
@@ -98,13 +98,7 @@ def stacey_coupling(
         primal_updates, primal_state = primal.update(updates, state.primal_state, params, **extra_args)
         dual_updates, dual_state = dual.update(updates, state.dual_state, state.z, **extra_args)
         z = jax.tree.map(_move, dual_updates, state.z, is_leaf=lambda leaf: leaf is None)
-        coupled = jax.tree.map(
-            lambda u, new_z, theta: None if u is None else _couple(u, new_z, theta, tau),
-            primal_updates,
-            z,
-            params,
-            is_leaf=lambda leaf: leaf is None,
-        )
+        coupled = map_leaves(lambda u, new_z, theta: _couple(u, new_z, theta, tau), primal_updates, z, params)
         return coupled, StaceyCouplingState(z=z, primal_state=primal_state, dual_state=dual_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -127,7 +121,7 @@ def _move(update: jax.Array | None, z: jax.Array) -> jax.Array:
 
 def _couple(u: jax.Array, z: jax.Array, theta: jax.Array, tau: ArrayLike) -> jax.Array:
     wide_u, z, theta = widen(u, z, theta)
-    weight = scalar(tau, theta)
+    weight = factor(tau, theta)
     # Without weight z is free to overflow.
     pull = jnp.where(weight == 0, 0, weight * (z - theta))
     return cast_like(pull + (1 - weight) * wide_u, u)

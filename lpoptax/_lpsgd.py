@@ -17,6 +17,7 @@ def lpsgd(
     *,
     weight_decay_mask: optax.MaskOrFn = None,
     normalization: Normalization | None = None,
+    per_leaf: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient descent in the lp norm, without momentum.
 
@@ -50,20 +51,21 @@ def lpsgd(
             needs no params.
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from
             params to one, True where to decay; default None, everywhere.
-        normalization: of the length of the step, before weight decay. Default None, as
-            published. "rms": to a root mean square of 1, as by
-            :func:`lpoptax.normalize_by_update_rms`, so that the learning rate is that of the
-            step. "dual_norm": to that of the gradient's dual norm, as in
-            :func:`lpoptax.scale_by_lp_steepest_descent`; it is proportional to the gradient.
-            "rms_per_leaf", "dual_norm_per_leaf": each leaf by itself.
+        normalization: how long the step is, before weight decay. None (default): as published.
+            "rms": its root mean square is 1, so that the learning rate is that of the
+            step, see :func:`lpoptax.normalize_by_update_rms`. "dual_norm": as long as
+            steepest descent makes it, in proportion to the gradient, see
+            :func:`lpoptax.scale_by_lp_steepest_descent`. Both are right at any scale of the
+            gradient; for p < 2 they do not use ``eps``.
+        per_leaf: whether each leaf is normalized by itself; default False, all as one vector.
 
     Returns:
         A :class:`optax.GradientTransformationExtraArgs`.
 
     Raises:
         ValueError: if a hyperparameter is no number, ``p`` one not above 1, or ``eps`` or
-            ``weight_decay`` a negative one, if there is no such ``normalization``, or if
-            ``update`` is called without params where they decay.
+            ``weight_decay`` a negative one, if there is no such ``normalization``, if ``per_leaf``
+            is set without one, or if ``update`` is called without params where they decay.
 
     Examples:
         >>> import jax
@@ -92,8 +94,8 @@ def lpsgd(
     """
     check_learning_rate(learning_rate)
     return optax.chain(
-        lp_direction(p, eps, normalization),
-        *decoupled_weight_decay(weight_decay, weight_decay_mask),
+        lp_direction(p, eps, normalization, per_leaf),
+        decoupled_weight_decay(weight_decay, weight_decay_mask),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -107,6 +109,7 @@ def lpsgdm(
     *,
     weight_decay_mask: optax.MaskOrFn = None,
     normalization: Normalization | None = None,
+    per_leaf: bool = False,
     accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient descent in the lp norm, with momentum and decoupled weight decay.
@@ -138,12 +141,15 @@ def lpsgdm(
             needs no params.
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from
             params to one, True where to decay; default None, everywhere.
-        normalization: of the length of the step, before weight decay. Default None, as
-            published. "rms": to a root mean square of 1, as by
-            :func:`lpoptax.normalize_by_update_rms`, so that the learning rate is that of the
-            step. "dual_norm": to that of the gradient's dual norm, as in
-            :func:`lpoptax.scale_by_lp_steepest_descent`; it is proportional to the gradient.
-            "rms_per_leaf", "dual_norm_per_leaf": each leaf by itself.
+        normalization: how long the step is, before weight decay. None (default): as published.
+            "rms": its root mean square is 1, so that the learning rate is that of the
+            step, see :func:`lpoptax.normalize_by_update_rms`. "dual_norm": as long as
+            steepest descent makes it, in proportion to the gradient, see
+            :func:`lpoptax.scale_by_lp_steepest_descent`. Both are right at any scale of the
+            gradient; for p < 2 they do not use ``eps``.
+        per_leaf: whether each leaf is normalized by itself; default False, all as one vector.
+            A leaf whose gradient has become zero goes on moving at full length while
+            its momentum decays, for some hundred steps at ``momentum = 0.9``.
         accumulator_dtype: dtype of the momentum; default None, that of each parameter.
 
     Returns:
@@ -152,7 +158,8 @@ def lpsgdm(
     Raises:
         ValueError: if a hyperparameter is no number, ``p`` one not above 1, ``momentum`` one
             outside [0, 1), or ``eps`` or ``weight_decay`` a negative one, if there is no such
-            ``normalization``, or if ``update`` is called without params where they decay.
+            ``normalization``, if ``per_leaf`` is set without one, or if ``update`` is called without
+            params where they decay.
 
     Examples:
         >>> import jax
@@ -180,7 +187,7 @@ def lpsgdm(
     check_decay_rate("momentum", momentum)
     return optax.chain(
         scale_by_interpolated_momentum(b1=momentum, b2=momentum, mu_dtype=accumulator_dtype),
-        lp_direction(p, eps, normalization),
-        *decoupled_weight_decay(weight_decay, weight_decay_mask),
+        lp_direction(p, eps, normalization, per_leaf),
+        decoupled_weight_decay(weight_decay, weight_decay_mask),
         optax.scale_by_learning_rate(learning_rate),
     )

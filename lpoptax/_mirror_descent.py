@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 
 from lpoptax._binary_power import exp2_and_growth, log2, log2_1p
 from lpoptax._hyperparameters import check_finite_p, check_non_negative, evaluate, is_number
-from lpoptax._power import p_minus_1, signed_power
-from lpoptax._precision import cast_like, largest_finite, scalar, smallest_normal, widen
+from lpoptax._power import finite_power, p_minus_1, quotient, signed_power
+from lpoptax._precision import cast_like, factor, map_leaves, smallest_normal, widen
 
 
 class MirrorDescentState(NamedTuple):
@@ -90,12 +90,7 @@ def mirror_descent(
         if params is None:
             raise ValueError("params must be passed to update, got params=None.")
         current_alpha, current_p = evaluate(alpha, state.count), evaluate(p, state.count)
-        updates = jax.tree.map(
-            lambda g, z: None if g is None else _mirror_step(g, z, current_alpha, current_p),
-            updates,
-            params,
-            is_leaf=lambda leaf: leaf is None,
-        )
+        updates = map_leaves(lambda g, z: _mirror_step(g, z, current_alpha, current_p), updates, params)
         return updates, MirrorDescentState(count=optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init_fn, update_fn)
@@ -104,7 +99,7 @@ def mirror_descent(
 def _mirror_step(g: jax.Array, z: jax.Array, alpha: ArrayLike, p: ArrayLike) -> jax.Array:
     """Returns z' - z in the dtype of z."""
     wide_g, wide_z = widen(g, z)
-    pull = scalar(alpha, wide_g) * wide_g
+    pull = factor(alpha, wide_g) * wide_g
     if is_number(p) and p == 2:
         return cast_like(-pull, z)  # exact, and free of powers
     return cast_like(displacement(wide_z, pull, p_minus_1(p, wide_z)), z)
@@ -113,23 +108,23 @@ def _mirror_step(g: jax.Array, z: jax.Array, alpha: ArrayLike, p: ArrayLike) -> 
 @jax.custom_jvp
 def _displacement(z: jax.Array, pull: jax.Array, exponent: jax.Array) -> jax.Array:
     """Returns z' - z for sign(z') |z'|^exponent = sign(z) |z|^exponent - pull."""
-    own, other = exponent * _log2(z), _log2(pull)
-    ours = own >= other
+    log_z, log_pull = exponent * _log2(z), _log2(pull)
+    z_is_larger = log_z >= log_pull
     # The larger term is taken out of the difference, which leaves 1 - ratio.
-    ratio = exp2_and_growth(-jnp.abs(own - other))[0]
+    ratio = exp2_and_growth(-jnp.abs(log_z - log_pull))[0]
     turn = jnp.sign(z) * jnp.conj(jnp.sign(pull))
     inverse = 1 / exponent
     if jnp.iscomplexobj(z):
-        difference = 1 - ratio * jnp.where(ours, jnp.conj(turn), turn)
-        factor = signed_power(difference, inverse, jnp.zeros_like(inverse))
-        growth = factor - 1
-        factor *= exp2_and_growth(other * inverse)[0]
+        difference = 1 - factor(ratio, z) * jnp.where(z_is_larger, jnp.conj(turn), turn)
+        scaled = signed_power(difference, inverse, jnp.zeros_like(inverse))
+        growth = scaled - 1
+        scaled *= factor(exp2_and_growth(log_pull * inverse)[0], z)
     else:
         # A small step is a small growth, which no difference of near numbers would show. And
         # if z is the smaller term, its place in front is taken by |pull|^inverse.
-        front = jnp.where(ours, 0, other * inverse)
-        factor, growth = exp2_and_growth(front + log2_1p(-ratio * turn) * inverse)
-    return jnp.where(ours, z * growth, -jnp.sign(pull) * factor - z)
+        front = jnp.where(z_is_larger, 0, log_pull * inverse)
+        scaled, growth = exp2_and_growth(front + log2_1p(-ratio * turn) * inverse)
+    return jnp.where(z_is_larger, z * growth, -jnp.sign(pull) * scaled - z)
 
 
 def _log2(x: jax.Array) -> jax.Array:
@@ -148,13 +143,12 @@ def _displacement_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array
     step = _displacement(z, pull, exponent)
     moved = z + step
     size, moved_size = (jnp.maximum(jnp.abs(x), smallest_normal(jnp.abs(x))) for x in (z, moved))
-    own = dz + (exponent - 1) * _along(z / size, dz) + z * jnp.log(size) * dexponent
-    ratio, inverse = (size / moved_size) ** (exponent - 1), moved_size ** (1 - exponent)
-    # Finite, so that its product with a derivative of 0 is 0.
-    ratio, inverse = (jnp.minimum(x, largest_finite(x)) for x in (ratio, inverse))
-    dual = ratio * own - inverse * dpull
-    radial = (1 / exponent - 1) * _along(moved / moved_size, dual)
-    return step, dual + radial - moved * jnp.log(moved_size) * dexponent / exponent - dz
+    own = dz + factor(exponent - 1, z) * _along(quotient(z, size), dz)
+    own += z * factor(jnp.log(size) * dexponent, z)
+    dual = factor(finite_power(quotient(size, moved_size), exponent - 1), z) * own
+    dual -= factor(finite_power(moved_size, 1 - exponent), z) * dpull
+    radial = factor(1 / exponent - 1, z) * _along(quotient(moved, moved_size), dual)
+    return step, dual + radial - moved * factor(jnp.log(moved_size) * dexponent / exponent, z) - dz
 
 
 # Inside a larger program all leaves of a shape share one trace of it.
@@ -163,4 +157,4 @@ displacement = jax.jit(_displacement)
 
 def _along(direction: jax.Array, x: jax.Array) -> jax.Array:
     """Returns the part of x in a direction."""
-    return direction * jnp.real(jnp.conj(direction) * x)
+    return direction * factor(jnp.real(jnp.conj(direction) * x), direction)

@@ -7,7 +7,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from lpoptax._hyperparameters import check_decay_rate, is_number
-from lpoptax._precision import cast_like, scalar, widen
+from lpoptax._precision import cast_like, factor, map_leaves, widen
 
 
 class ScaleByInterpolatedMomentumState(NamedTuple):
@@ -74,26 +74,20 @@ def scale_by_interpolated_momentum(
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, ScaleByInterpolatedMomentumState]:
         del params
-        averages = jax.tree.map(
-            lambda g, m: None if g is None else _average(g, m, b2), updates, state.mu, is_leaf=_is_none
+        averages = map_leaves(lambda g, m: _average(g, m, b2), updates, state.mu)
+        emitted = map_leaves(
+            lambda g, m, new: cast_like(_emitted(g, m, new, b1, b2), g), updates, state.mu, averages
         )
-        emitted = jax.tree.map(
-            lambda g, m, new: None if g is None else cast_like(_emitted(g, m, new, b1, b2), g),
-            updates,
-            state.mu,
-            averages,
-            is_leaf=_is_none,
-        )
+        # The momentum of a leaf without a gradient stays.
         mu = jax.tree.map(
-            lambda new, m: m if new is None else cast_like(new, m), averages, state.mu, is_leaf=_is_none
+            lambda new, m: m if new is None else cast_like(new, m),
+            averages,
+            state.mu,
+            is_leaf=lambda leaf: leaf is None,
         )
         return emitted, ScaleByInterpolatedMomentumState(mu=mu)
 
     return optax.GradientTransformation(init_fn, update_fn)
-
-
-def _is_none(leaf: object) -> bool:
-    return leaf is None
 
 
 def _emitted(g: jax.Array, m: jax.Array, new: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
@@ -108,4 +102,4 @@ def _emitted(g: jax.Array, m: jax.Array, new: jax.Array, b1: ArrayLike, b2: Arra
 
 def _average(g: jax.Array, m: jax.Array, decay: ArrayLike) -> jax.Array:
     g, m = widen(g, m)
-    return scalar(1.0 - decay, m) * g + scalar(decay, m) * m
+    return factor(1.0 - decay, m) * g + factor(decay, m) * m

@@ -1,20 +1,21 @@
 """Steps whose length does not depend on p: unit RMS, and the choice that the optimizers offer."""
 
-import math
-import operator
-from typing import Literal, TypeAlias, get_args
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lpoptax._hyperparameters import is_number
-from lpoptax._power import scale_by_lp_power
-from lpoptax._precision import cast_like, scalar, smallest_normal, widen
-from lpoptax._steepest_descent import scale_by_lp_steepest_descent
+from lpoptax._hyperparameters import check_non_negative, check_p, evaluate
+from lpoptax._power import ScaleByLpPowerState, init_count, lp_power
+from lpoptax._precision import cast_like, factor
+from lpoptax._scaling import exponent_of, scaled_power, sum_of_squares, times
+from lpoptax._steepest_descent import steepest_descent
 
-Normalization: TypeAlias = Literal["rms", "rms_per_leaf", "dual_norm", "dual_norm_per_leaf"]
+Normalization: TypeAlias = Literal["rms", "dual_norm"]
 
 
 def normalize_by_update_rms(*, per_leaf: bool = False) -> optax.GradientTransformation:
@@ -39,7 +40,9 @@ def normalize_by_update_rms(*, per_leaf: bool = False) -> optax.GradientTransfor
     The squares are summed in at least float32. Over sharded leaves the step communicates once, a
     scalar for each leaf. Where the sum of the squares leaves the range of floats, in float32 for a norm
     above 1e19 or a root mean square below 1e-14, they are summed once more, scaled; under
-    :func:`jax.vmap` always. Zero updates stay zero. Where one coordinate is nan all become nan; an
+    :func:`jax.vmap` always. Inside :func:`jax.shard_map` an update sees the shards of one device, so
+    that their root mean square is what it finds: call it outside, under :func:`jax.jit`. Zero updates
+    stay zero. Where one coordinate is nan all become nan; an
     infinite one becomes nan, and the finite ones zero.
 
     Args:
@@ -79,77 +82,77 @@ def normalize_by_update_rms(*, per_leaf: bool = False) -> optax.GradientTransfor
         updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params
-        return (jax.tree.map(_unit_rms, updates) if per_leaf else _unit_rms(updates)), state
+        return (jax.tree.map(_unit_rms_tree, updates) if per_leaf else _unit_rms_tree(updates)), state
 
     return optax.GradientTransformation(optax.init_empty_state, update_fn)
 
 
 @jax.jit  # else the branch in it would be compiled at each call from Python.
-def _unit_rms(updates: optax.Updates) -> optax.Updates:
+def _unit_rms_tree(updates: optax.Updates) -> optax.Updates:
     leaves, structure = jax.tree.flatten(updates)
-    size = sum(jnp.size(leaf) for leaf in leaves)
-    if size == 0:
-        return updates
-    scale, total = _sum_of_squares(leaves, size)
-    # Zero updates are multiplied with 1, in derivatives too.
-    factor = 1 / jnp.sqrt(jnp.where(total == 0, 1, total / float(size)))
-    # One after the other: the product of scale and factor may leave the range of floats.
-    scaled = (_times(leaf, scale) for leaf in leaves)
-    normalized = [cast_like(g * scalar(factor, g), leaf) for g, leaf in zip(scaled, leaves, strict=True)]
+    normalized = [cast_like(u, leaf) for u, leaf in zip(_unit_rms(leaves), leaves, strict=True)]
     return jax.tree.unflatten(structure, normalized)
 
 
-def _sum_of_squares(leaves: list[ArrayLike], size: int) -> tuple[jax.Array, jax.Array]:
-    """Returns a scale, which is 1 if it can be, and the sum of |scale * g|^2 over all coordinates."""
-
-    def total(scale: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.sum(jnp.abs(_times(leaf, scale)) ** 2) for leaf in leaves]).sum()
-
-    common = widen(*(jnp.zeros((), jnp.asarray(leaf).dtype) for leaf in leaves))[0]
-    one = scalar(1, common)
-    plain = total(one)
-    # A power of 2 that takes the square of the smallest normal number far from where it is lost,
-    # and its inverse that of the largest.
-    up = 2.0 ** round(-0.75 * math.log2(smallest_normal(one)))
-    is_small = plain < size / up
-    is_fine = ~is_small & (plain < jnp.inf)
-    scale = jnp.where(is_fine, one, jnp.where(is_small, one * up, one / up))
-    # A branch, and no selection: on many devices the second sum is a second round of communication.
-    return scale, jax.lax.cond(is_fine, lambda: plain, lambda: total(scale))
-
-
-def _times(leaf: ArrayLike, scale: jax.Array) -> jax.Array:
-    return operator.mul(*widen(leaf, scale))
+def _unit_rms(leaves: Sequence[ArrayLike]) -> list[jax.Array]:
+    """Returns the leaves divided by their common root mean square, in at least float32."""
+    size: Any = sum(jnp.size(leaf) for leaf in leaves)
+    if size == 0:
+        return [jnp.asarray(leaf) for leaf in leaves]
+    # Beyond 2^31, too; but a symbolic shape, as jax.export has, is no number.
+    size = float(size) if isinstance(size, int) else size
+    scale, total = sum_of_squares(leaves, size)
+    # Zero updates are multiplied with 1, in derivatives too.
+    inverse = 1 / jnp.sqrt(jnp.where(total == 0, 1, total / factor(size, total)))
+    # One after the other: the product of scale and inverse may leave the range of floats.
+    scaled = (times(leaf, scale) for leaf in leaves)
+    return [g * factor(inverse, g) for g in scaled]
 
 
 def lp_direction(
-    p: optax.ScalarOrSchedule, eps: ArrayLike, normalization: Normalization | None
+    p: optax.ScalarOrSchedule,
+    eps: ArrayLike,
+    normalization: Normalization | None,
+    per_leaf: bool,
 ) -> optax.GradientTransformation:
-    """Returns what turns a gradient or a momentum into a step."""
+    """Returns what turns a gradient or a momentum into a step; its state is the same for all lengths."""
+    check_p("p", p)
+    check_non_negative("eps", eps)
     if not isinstance(normalization, str | None) or normalization not in (None, *get_args(Normalization)):
         allowed = ", ".join(map(repr, (None, *get_args(Normalization))))
         raise ValueError(f"normalization must be one of {allowed}, got normalization={normalization!r}.")
-    per_leaf = normalization is not None and normalization.endswith("_per_leaf")
-    if normalization is None:
-        return scale_by_lp_power(p, eps)
-    if normalization.startswith("dual_norm"):
-        return scale_by_lp_steepest_descent(p, eps, per_leaf=per_leaf)
-    # The powers that p < 2 takes may leave the range of floats, which steepest descent, of the same
-    # direction, does not.
-    below_2 = is_number(p) and p < 2
-    direction = (
-        scale_by_lp_steepest_descent(p, eps, per_leaf=per_leaf) if below_2 else scale_by_lp_power(p, eps)
-    )
-    return _in_wide_precision(optax.chain(direction, normalize_by_update_rms(per_leaf=per_leaf)))
-
-
-def _in_wide_precision(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns the transformation with half precision at its two ends only."""
+    if per_leaf and normalization is None:
+        raise ValueError(f"per_leaf must be False without a normalization, got per_leaf={per_leaf!r}.")
 
     def update_fn(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.OptState]:
-        wide, state = inner.update(jax.tree.map(lambda g: widen(g)[0], updates), state, params)
-        return jax.tree.map(cast_like, wide, updates), state
+        updates: optax.Updates, state: ScaleByLpPowerState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScaleByLpPowerState]:
+        del params
+        step = functools.partial(_STEPS[normalization], p=evaluate(p, state.count), eps=eps)
+        by_leaf = per_leaf or normalization is None
+        updates = jax.tree.map(step, updates) if by_leaf else step(updates)
+        return updates, ScaleByLpPowerState(count=optax.safe_increment(state.count))
 
-    return optax.GradientTransformation(inner.init, update_fn)
+    return optax.GradientTransformation(init_count, update_fn)
+
+
+def _unit_rms_power(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> optax.Updates:
+    leaves, structure = jax.tree.flatten(updates)
+    if not leaves:
+        return updates
+    return jax.tree.unflatten(structure, _unit_rms_of_power(leaves, *exponent_of(p, leaves), eps=eps))
+
+
+@functools.partial(jax.jit, static_argnames="below_2")
+def _unit_rms_of_power(
+    leaves: list[ArrayLike], exponent: jax.Array, below_2: bool | None, eps: ArrayLike
+) -> list[jax.Array]:
+    _, powers, _ = scaled_power(leaves, exponent, eps, below_2)
+    return [cast_like(u, leaf) for u, leaf in zip(_unit_rms(powers), leaves, strict=True)]
+
+
+_STEPS: dict[Normalization | None, Callable[..., Any]] = {
+    None: lp_power,
+    "rms": _unit_rms_power,
+    "dual_norm": steepest_descent,
+}

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from lpoptax._binary_power import power
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
-from lpoptax._precision import cast_like, scalar, smallest_normal, widen
+from lpoptax._precision import cast_like, factor, largest_finite, scalar, smallest_normal, widen
 
 
 def p_minus_1(p: ArrayLike, like: jax.Array) -> jax.Array:
@@ -97,7 +97,8 @@ def _signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Arra
     # An overflowing power times a quotient of zero would be nan. (The quotient itself is used
     # once: XLA would store one that is used twice.) An infinite x does give nan.
     vanishes = jnp.abs(x) <= magnitude * smallest_normal(magnitude)
-    scaled = jnp.where(vanishes, 0 * x, x / magnitude * power(magnitude, exponent))
+    quotient = x / factor(magnitude, x)
+    scaled = jnp.where(vanishes, 0 * x, quotient * factor(power(magnitude, exponent), x))
     return jnp.where(exponent == 1, x, scaled)
 
 
@@ -108,11 +109,45 @@ def _signed_power_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array
     x, exponent, eps = primals
     dx, dexponent, deps = tangents
     u = _signed_power(x, exponent, eps)
-    magnitude = _magnitude(x, eps)
-    radial = (1 - exponent) * x / magnitude
-    dmagnitude = jnp.real(jnp.conj(jnp.sign(x)) * dx)
-    tangent = magnitude ** (exponent - 1) * (dx - radial * (dmagnitude + deps))
-    return u, tangent + u * jnp.log(magnitude) * dexponent
+    magnitude = jnp.abs(x) + eps
+    tiny = jnp.full_like(magnitude, smallest_normal(magnitude))
+    # Below it the map is linear. What is not selected must be finite, in second derivatives too.
+    is_linear = magnitude < tiny
+    magnitude = jnp.where(is_linear, 1, magnitude)
+    chord = jax.lax.stop_gradient(tiny ** (exponent - 1))
+    slope = jnp.where(is_linear, chord, finite_power(magnitude, exponent - 1))
+    radial = jnp.where(is_linear, 0, factor(1 - exponent, x) * quotient(x, magnitude))
+    dmagnitude = jnp.real(jnp.conj(jnp.sign(x)) * dx) + deps
+    tangent = factor(slope, x) * (dx - radial * factor(dmagnitude, x))
+    return u, tangent + u * factor(jnp.log(magnitude) * dexponent, x)
+
+
+@jax.custom_jvp
+def quotient(x: jax.Array, magnitude: jax.Array) -> jax.Array:
+    """Returns x / magnitude. No derivative of any order squares the magnitude."""
+    return x / factor(magnitude, x)
+
+
+@quotient.defjvp
+def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x, magnitude), (dx, dmagnitude) = primals, tangents
+    ratio = quotient(x, magnitude)
+    return ratio, quotient(dx - ratio * factor(dmagnitude, x), magnitude)
+
+
+@jax.custom_jvp
+def finite_power(magnitude: jax.Array, exponent: jax.Array) -> jax.Array:
+    """Returns magnitude^exponent, and the largest float where it or a derivative of it is larger."""
+    # Finite, so that its product with a derivative of 0 is 0.
+    return jnp.minimum(magnitude**exponent, largest_finite(magnitude))
+
+
+@finite_power.defjvp
+def _finite_power_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (magnitude, exponent), (dmagnitude, dexponent) = primals, tangents
+    u = finite_power(magnitude, exponent)
+    slope = exponent * finite_power(magnitude, exponent - 1)
+    return u, slope * dmagnitude + u * jnp.log(magnitude) * dexponent
 
 
 # Inside a larger program all leaves of a shape share one trace of it.
@@ -174,10 +209,6 @@ def scale_by_lp_power(p: optax.ScalarOrSchedule, eps: ArrayLike = 1e-8) -> optax
     check_p("p", p)
     check_non_negative("eps", eps)
 
-    def init_fn(params: optax.Params) -> ScaleByLpPowerState:
-        del params
-        return ScaleByLpPowerState(count=jnp.zeros([], jnp.int32))
-
     def update_fn(
         updates: optax.Updates, state: ScaleByLpPowerState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByLpPowerState]:
@@ -186,4 +217,10 @@ def scale_by_lp_power(p: optax.ScalarOrSchedule, eps: ArrayLike = 1e-8) -> optax
         updates = jax.tree.map(lambda g: lp_power(g, current_p, eps), updates)
         return updates, ScaleByLpPowerState(count=optax.safe_increment(state.count))
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.GradientTransformation(init_count, update_fn)
+
+
+def init_count(params: optax.Params) -> ScaleByLpPowerState:
+    """Returns the state before the first step."""
+    del params
+    return ScaleByLpPowerState(count=jnp.zeros([], jnp.int32))

@@ -1,6 +1,7 @@
-"""The dtypes that updates are computed in."""
+"""The dtypes that updates are computed in, and the maps over their leaves."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,16 +15,27 @@ def widen(*arrays: ArrayLike) -> list[jax.Array]:
     Half precision is where an optimizer loses small steps (an eps of 1e-8 is 0 in
     float16), and the conversion costs nothing where a step is bound by memory.
     """
-    dtypes = (jnp.asarray(x).dtype for x in arrays)
+    dtypes = [_wide(jnp.asarray(x).dtype) for x in arrays]
     # The promotion is meant, so it happens where the user allows no implicit one, too.
     with jax.numpy_dtype_promotion("standard"):
         common = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
     return [jnp.asarray(x).astype(common) for x in arrays]
 
 
+def _wide(dtype: Any) -> Any:
+    # JAX promotes a float8 with no other type.
+    is_small = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.dtype(jnp.float32) if is_small else dtype
+
+
 def scalar(value: ArrayLike, like: jax.Array) -> jax.Array:
     """Returns the hyperparameter `value` in the real dtype of `like`."""
     return jnp.asarray(value).astype(_limits(like).dtype)
+
+
+def factor(value: ArrayLike, like: jax.Array) -> jax.Array:
+    """Returns `value` in the dtype of `like`, to be multiplied with it."""
+    return jnp.asarray(value).astype(like.dtype)
 
 
 def cast_like(x: jax.Array, like: ArrayLike) -> jax.Array:
@@ -44,3 +56,13 @@ def largest_finite(x: jax.Array) -> float:
 
 def _limits(x: jax.Array) -> Any:
     return jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
+
+
+def map_leaves(function: Callable[..., Any], updates: Any, *others: Any) -> Any:
+    """Maps over the leaves of `updates` and what belongs to them; a missing leaf, None, stays None."""
+    return jax.tree.map(
+        lambda u, *rest: None if u is None else function(u, *rest),
+        updates,
+        *others,
+        is_leaf=lambda leaf: leaf is None,
+    )

@@ -7,7 +7,7 @@ from lpoptax._coupling import stacey_coupling
 from lpoptax._hyperparameters import check_finite_p, check_learning_rate
 from lpoptax._mirror_descent import mirror_descent
 from lpoptax._momentum import scale_by_interpolated_momentum
-from lpoptax._normalization import Normalization, lp_direction
+from lpoptax._power import scale_by_lp_power
 from lpoptax._weight_decay import decoupled_weight_decay
 
 
@@ -23,7 +23,6 @@ def stacey(
     weight_decay: optax.ScalarOrSchedule | None = None,
     *,
     weight_decay_mask: optax.MaskOrFn = None,
-    normalization: Normalization | None = None,
     mu_dtype: DTypeLike | None = None,
     z_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -54,7 +53,10 @@ def stacey(
     With ``tau = 0``, p = infinity and ``eps = 0`` it is :func:`optax.lion`. Both norms may
     be scheduled, which neither paper does; z stays where it is when the mirror map changes.
     The length of a step depends on p, see :func:`lpoptax.lpsgd`, also for what to know
-    about :func:`optax.inject_hyperparams`.
+    about :func:`optax.inject_hyperparams`. There is no ``normalization`` here: the step of both
+    parts would have to be normalized, and then the published ``alpha`` and ``tau`` no longer fit.
+    To try it, put :func:`lpoptax.normalize_by_update_rms` into both parts of
+    :func:`lpoptax.stacey_coupling`, and let ``alpha`` follow the learning rate.
 
     Args:
         learning_rate: eta, a scalar or a schedule of the step. It scales the primal step
@@ -73,12 +75,6 @@ def stacey(
             non-negative scalar or a schedule; default None, no decay.
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from
             params to one, True where to decay; default None, everywhere.
-        normalization: of the length of the primal step. Default None, as
-            published. "rms": to a root mean square of 1, as by
-            :func:`lpoptax.normalize_by_update_rms`, so that the learning rate is that of the
-            step. "dual_norm": to that of the gradient's dual norm, as in
-            :func:`lpoptax.scale_by_lp_steepest_descent`; it is proportional to the gradient.
-            "rms_per_leaf", "dual_norm_per_leaf": each leaf by itself.
         mu_dtype: dtype of the momentum; default None, that of each parameter.
         z_dtype: dtype of the dual iterate z; default None, that of each parameter. With
             parameters in half precision use float32, or steps of size ``alpha`` are lost.
@@ -87,8 +83,8 @@ def stacey(
         A :class:`optax.GradientTransformationExtraArgs`, whose ``update`` needs params.
 
     Raises:
-        ValueError: if one of the numbers is outside its range, if there is no such
-            ``normalization``, or if ``update`` is called without params.
+        ValueError: if one of the numbers is outside its range, or if ``update`` is called without
+            params.
 
     Examples:
         >>> import jax
@@ -113,13 +109,13 @@ def stacey(
     """
     check_learning_rate(learning_rate)
     check_finite_p("mirror_p", mirror_p)
-    primal = optax.chain(lp_direction(p, eps, normalization), optax.scale_by_learning_rate(learning_rate))
+    primal = optax.chain(scale_by_lp_power(p, eps), optax.scale_by_learning_rate(learning_rate))
     dual = mirror_descent(alpha, mirror_p)
     # The decay comes after the coupling, which would scale it by 1 - tau.
     return optax.chain(
         scale_by_interpolated_momentum(b1, b2, mu_dtype),
         stacey_coupling(primal, dual, tau, z_dtype=z_dtype),
-        *decoupled_weight_decay(weight_decay, weight_decay_mask, factor=_negative(learning_rate)),
+        decoupled_weight_decay(weight_decay, weight_decay_mask, _negative(learning_rate)),
     )
 
 

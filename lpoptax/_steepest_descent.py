@@ -1,6 +1,6 @@
 """Steepest descent in the lp norm, with its global factor."""
 
-import operator
+import functools
 from typing import NamedTuple
 
 import jax
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
-from lpoptax._power import inverse_p_minus_1, lp_power, signed_power
-from lpoptax._precision import cast_like, largest_finite, scalar, smallest_normal, widen
+from lpoptax._hyperparameters import check_non_negative, check_p, evaluate
+from lpoptax._precision import cast_like, factor
+from lpoptax._scaling import clipped, exponent_of, scaled_power, sum_of_powers
 
 
 class ScaleByLpSteepestDescentState(NamedTuple):
@@ -94,58 +94,33 @@ def scale_by_lp_steepest_descent(
         del params
         current_p = evaluate(p, state.count)
         updates = (
-            jax.tree.map(lambda leaf: _steepest_descent(leaf, current_p, eps), updates)
+            jax.tree.map(lambda leaf: steepest_descent(leaf, current_p, eps), updates)
             if per_leaf
-            else _steepest_descent(updates, current_p, eps)
+            else steepest_descent(updates, current_p, eps)
         )
         return updates, ScaleByLpSteepestDescentState(count=optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _steepest_descent(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> optax.Updates:
+def steepest_descent(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> optax.Updates:
+    """Returns the step of steepest descent; all leaves are one space."""
     leaves, structure = jax.tree.flatten(updates)
     if not leaves:
         return updates
+    return jax.tree.unflatten(structure, _steepest_descent(leaves, *exponent_of(p, leaves), eps=eps))
+
+
+# Compiled: else the branch in it would be compiled at each call from Python.
+@functools.partial(jax.jit, static_argnames="below_2")
+def _steepest_descent(
+    leaves: list[ArrayLike], exponent: jax.Array, below_2: bool | None, eps: ArrayLike
+) -> list[jax.Array]:
     # The step is linear in the scale of the gradient, so it may be taken at another scale.
-    scale = _scale(leaves, p)
-    # Products: XLA would merge quotients in a row into one of a subnormal denominator.
-    inverse = 1 / scale
-    relative = [operator.mul(*widen(leaf, inverse)) for leaf in leaves]
-    exponent = inverse_p_minus_1(p, scale)
-    total = _sum_of_powers(relative, 1 + exponent)
-    # The norm to the power of 1 - exponent; finite, so that its product with 0 is 0.
-    limits = smallest_normal(total), largest_finite(total)
-    factor = jnp.clip(total, *limits) ** ((1 - exponent) / (1 + exponent))
-
-    def step(g: jax.Array) -> jax.Array:
-        u = lp_power(g, p, scalar(eps, g) * scalar(inverse, g))
-        return u * scalar(factor, g) * scalar(scale, g)
-
-    steps = [cast_like(step(g), leaf) for g, leaf in zip(relative, leaves, strict=True)]
-    return jax.tree.unflatten(structure, steps)
-
-
-def _scale(leaves: list[ArrayLike], p: ArrayLike) -> jax.Array:
-    """Returns the largest magnitude for p < 2, where the sum takes high powers, and 1 for other p."""
-
-    def largest() -> jax.Array:
-        magnitudes = jnp.stack(widen(*(jnp.max(jnp.abs(jnp.asarray(g)), initial=0) for g in leaves))).max()
-        # Where neither it nor its reciprocal is subnormal.
-        return jnp.clip(magnitudes, smallest_normal(magnitudes), 1 / (4 * smallest_normal(magnitudes)))
-
-    one = jnp.ones_like(jax.eval_shape(largest))
-    if is_number(p):
-        return largest() if p < 2 else one
-    # A branch, and no selection: on many devices the largest costs a second round of communication.
-    return jax.lax.cond(jnp.asarray(p) < 2, largest, lambda: one)
-
-
-def _sum_of_powers(leaves: list[jax.Array], exponent: jax.Array) -> jax.Array:
-    """Returns the sum of |g|^exponent over the coordinates of all leaves."""
-
-    def total(g: jax.Array) -> jax.Array:
-        magnitude = jnp.abs(g)
-        return jnp.sum(signed_power(magnitude, scalar(exponent, g), jnp.zeros_like(magnitude, shape=())))
-
-    return jnp.stack(widen(*map(total, leaves))).sum()
+    relative, powers, scale = scaled_power(leaves, exponent, eps, below_2)
+    # The norm to the power of rho.
+    norm = clipped(sum_of_powers(relative, 1 + exponent)) ** ((1 - exponent) / (1 + exponent))
+    return [
+        cast_like(u * factor(norm, u) * factor(scale, u), leaf)
+        for u, leaf in zip(powers, leaves, strict=True)
+    ]

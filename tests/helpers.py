@@ -6,6 +6,11 @@ import numpy as np
 import optax
 
 
+def enable_x64(new_val):
+    """Enables or disables float64 within a block; JAX had it elsewhere before 0.8."""
+    return (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64(new_val)
+
+
 def trajectory(optimizer, params, gradients, *, jit=True):
     """Returns the list of parameters after each step, given the gradient of each step."""
 

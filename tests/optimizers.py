@@ -110,7 +110,8 @@ ROWS = {
         static_args=("mu_dtype", "z_dtype"),
     ),
     "lpsgdm rms": Row(lpoptax.lpsgdm, {"p": COSINE, "normalization": "rms", "weight_decay": 1e-4}),
-    "stacey rms per leaf": Row(lpoptax.stacey, {"p": 3.0, "alpha": 1e-3, "normalization": "rms_per_leaf"}),
+    "lpsgdm rms per leaf": Row(lpoptax.lpsgdm, {"p": 3.0, "normalization": "rms", "per_leaf": True}),
+    "lpsgd rms below 2": Row(lpoptax.lpsgd, {"p": 1.5, "normalization": "rms"}),
     "power": Row(power_chain, {"p": 3.0}),
     "steepest": Row(steepest_chain, {"p": 3.0}),
     "steepest below 2": Row(steepest_chain, {"p": 1.5}),
@@ -122,3 +123,17 @@ ROWS = {
     "coupled adamw": Row(coupled_adamw, {"p": 3.0, "tau": 0.1}),
     "coupled adamw decay": Row(coupled_adamw, {"p": 3.0, "tau": 0.1, "weight_decay": 1e-4}),
 }
+
+# One row of each kind, for what depends on the kind and not on the settings.
+KINDS = [
+    "lpsgd gradual",
+    "lpsgdm cosine",
+    "lpsgdm sign",
+    "lpsgdm rms",
+    "lpsgd rms below 2",
+    "stacey p,p",
+    "steepest below 2",
+    "steepest cosine",
+    "mirror",
+    "stacey mask",
+]

@@ -16,6 +16,8 @@ def power(x, p, eps=1e-8):
 
 def direction(x, p, eps=1e-8, normalization=None):
     """The step from one space: the power, at unit root mean square, or with its dual norm, or as it is."""
+    if normalization and p < 2:
+        eps = 0.0  # nothing is divided by
     u = power(x, p, eps)
     if normalization == "rms":
         return u / np.sqrt(np.mean(u**2)) if u.any() else u
@@ -53,13 +55,12 @@ def stacey(
     b2,
     eps,
     weight_decay,
-    normalization=None,
 ):
     """Yields the parameters after each step; p and mirror_p are functions of the step."""
     m, z = np.zeros_like(params), params
     for step, g in enumerate(gradients):
         c = b1 * m + (1 - b1) * g
-        y = params - learning_rate * direction(c, p(step), eps, normalization)
+        y = params - learning_rate * power(c, p(step), eps)
         z = mirror(z, c, alpha, mirror_p(step))
         params = tau * z + (1 - tau) * y - learning_rate * weight_decay * params
         m = b2 * m + (1 - b2) * g

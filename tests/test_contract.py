@@ -12,7 +12,7 @@ import pytest
 
 import lpoptax
 from tests import reference
-from tests.helpers import random_problem, trajectory
+from tests.helpers import enable_x64, random_problem, trajectory
 from tests.optimizers import COSINE, ROWS, matrices, strong_schedule
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -171,7 +171,7 @@ def test_complex_parameters_turn_with_their_gradients(row):
 @every_row
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
 def test_updates_and_state_keep_their_dtypes_and_shapes(row, dtype):
-    with jax.enable_x64(dtype == jnp.float64):
+    with enable_x64(dtype == jnp.float64):
         params, gradients = random_problem(steps=1, dtype=dtype)
         optimizer = row.build()
         state = optimizer.init(params)
@@ -420,8 +420,8 @@ def test_a_bad_gradient_propagates_and_apply_if_finite_recovers(row, bad):
 @pytest.mark.parametrize(
     "row",
     # It makes one leaf of all.
-    [row for row in ROWS.values() if row.settings.get("normalization") != "rms_per_leaf"],
-    ids=[name for name, row in ROWS.items() if row.settings.get("normalization") != "rms_per_leaf"],
+    [row for row in ROWS.values() if not row.settings.get("per_leaf")],
+    ids=[name for name, row in ROWS.items() if not row.settings.get("per_leaf")],
 )
 def test_flatten_changes_nothing(row):
     if row.static_args:

@@ -46,7 +46,7 @@ KINDS = [
     "steepest",
     "steepest cosine",
     "lpsgdm rms",
-    "stacey rms per leaf",
+    "lpsgdm rms per leaf",
     "coupled adamw",
 ]
 every_kind = pytest.mark.parametrize("row", [ROWS[name] for name in KINDS], ids=KINDS)

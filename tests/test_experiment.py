@@ -61,7 +61,7 @@ def test_a_mistake_is_one_line(arguments, tmp_path, capsys):
         )
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("python -m benchmarks.any: error: ")
+    assert line.startswith("python -m benchmarks any: error: ")
 
 
 def stop_with(error):
@@ -85,7 +85,7 @@ def test_the_folder_is_blamed_only_for_what_is_written_to_it(tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             main("any", run, "", command)
         assert stop.value.code == 2
-        assert capsys.readouterr().err == f"python -m benchmarks.any: error: {line}\n"
+        assert capsys.readouterr().err == f"python -m benchmarks any: error: {line}\n"
 
 
 @pytest.mark.parametrize(("continues", "how"), [(False, ""), (True, " To continue, repeat the command.")])

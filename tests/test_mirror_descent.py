@@ -10,6 +10,7 @@ from hypothesis import assume, given
 
 import lpoptax
 from tests import reference
+from tests.helpers import enable_x64
 
 
 def step(z, g, alpha, p):
@@ -24,7 +25,7 @@ def step(z, g, alpha, p):
     p=st.floats(1.2, 12.0),
 )
 def test_it_equals_the_formula_in_float64(z, g, p):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         stepped = float(step(jnp.asarray(z), jnp.asarray(g), 0.1, p))
     # Where the two terms cancel, or the power underflows, the formula itself is wrong.
     own, pull = abs(z) ** (p - 1), 0.1 * abs(g)
@@ -179,7 +180,7 @@ def test_the_step_has_the_derivatives_of_the_formula(p):
     def ours(z, g, p):
         return jnp.sum(jnp.real(step(z, g, 0.1, p)))
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         z, g = jnp.array([1.3, -0.7, 0.4]), jnp.array([0.2, 0.9, -3.0])
         for turn in (1.0, 0.6 + 0.8j):
             arguments = (turn * z, g * (1 + 0.5 * (turn - 1)), jnp.asarray(p))

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 
 import lpoptax
 from tests import reference
+from tests.helpers import enable_x64
 
 HALF_AND_SINGLE = (jnp.float16, jnp.bfloat16, jnp.float32)
 FINITE_P = st.floats(1.05, 64.0)
@@ -95,7 +96,7 @@ def test_it_is_odd(x, p):
     eps=st.sampled_from([0.0, 1e-8, 1e-3]),
 )
 def test_it_equals_the_formula_in_float64(x, p, eps):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         u = np.asarray(lpoptax.lp_power(jnp.asarray(x, jnp.float64), p, eps))
     # The reference overflows for a p near 1; ours must do the same, not something else.
     with np.errstate(over="ignore", divide="ignore"):
@@ -168,7 +169,7 @@ def test_integers_become_floats():
 
 @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, 9.0, np.inf])
 def test_the_derivatives_are_those_of_finite_differences(p):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         x = jnp.array([-1.7, -0.2, 0.3, 2.5])
         chex.assert_numerical_grads(lambda x: lpoptax.lp_power(x, p, 1e-3), (x,), order=2, atol=1e-5)
         chex.assert_numerical_grads(
@@ -183,7 +184,7 @@ def test_the_derivative_of_complex_numbers_is_that_of_finite_differences(p):
     def length(re, im):
         return jnp.abs(lpoptax.lp_power(jax.lax.complex(re, im), p, 1e-2) - (0.3 + 0.1j))
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         parts = (jnp.float64(0.4), jnp.float64(-0.7))
         chex.assert_numerical_grads(length, parts, order=1, atol=1e-5)
 

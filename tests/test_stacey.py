@@ -14,7 +14,7 @@ from hypothesis import given
 
 import lpoptax
 from tests import reference
-from tests.helpers import random_problem, trajectory
+from tests.helpers import enable_x64, random_problem, trajectory
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "stacey.json").read_text())
 DEFAULTS = {
@@ -33,7 +33,7 @@ DEFAULTS = {
     "case", GOLDEN, ids=[f"{c['variant']}, p = {c['hyperparameters']['p']}" for c in GOLDEN]
 )
 def test_it_follows_the_trajectories_of_the_authors_code(case, dtype, tolerance):
-    with jax.enable_x64(dtype == jnp.float64):
+    with enable_x64(dtype == jnp.float64):
 
         def tree(values):
             return {name: jnp.asarray(leaf, dtype) for name, leaf in values.items()}
@@ -55,7 +55,7 @@ def test_it_follows_the_trajectories_of_the_authors_code(case, dtype, tolerance)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_every_variant_equals_the_formulas_in_float64(p, mirror_p, seed):
     settings = {**DEFAULTS, "mirror_p": mirror_p}
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params, gradients = random_problem(seed, steps=5, dtype=jnp.float64)
         visited = trajectory(lpoptax.stacey(0.01, p, **settings), params, gradients, jit=False)
         for leaf in ("w", "b"):
@@ -75,7 +75,7 @@ def test_p_and_mirror_p_may_both_be_scheduled():
     def p(step):
         return 4 + 2 * np.cos(np.pi * min(step, 19) / 19)
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params, gradients = random_problem(dtype=jnp.float64)
         settings = {**DEFAULTS, "mirror_p": schedule}
         visited = trajectory(lpoptax.stacey(0.01, schedule, **settings), params, gradients)
@@ -148,7 +148,7 @@ def test_momentum_and_dual_iterate_have_the_dtypes_asked_for():
     tau=st.floats(0, 1),
 )
 def test_the_first_step_from_zero_has_its_closed_form(g, p, tau):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         optimizer = lpoptax.stacey(0.01, p, tau=tau, alpha=0.1, weight_decay=0.1)
         (first,) = trajectory(optimizer, jnp.zeros(3), [jnp.asarray(g)], jit=False)
     c = (1 - 0.9) * g

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 import lpoptax
+from tests.helpers import enable_x64
 
 P = st.one_of(st.floats(1.05, 64.0), st.just(np.inf))
 SEED = st.integers(0, 2**32 - 1)
@@ -16,7 +17,7 @@ SEED = st.integers(0, 2**32 - 1)
 
 def steepest(g, p):
     """Returns the step in float64, without eps."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         transformation = lpoptax.scale_by_lp_steepest_descent(p, eps=0.0)
         updates, _ = transformation.update(jax.tree.map(jnp.asarray, g), transformation.init(g))
         return jax.tree.map(np.asarray, updates)
@@ -152,7 +153,7 @@ def test_leaves_of_several_dtypes_keep_them():
 
 @pytest.mark.parametrize("p", [1.5, 3.0])
 def test_leaves_of_several_precisions_share_one_scale(p):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         transformation = lpoptax.scale_by_lp_steepest_descent(p, eps=0.0)
         for single, double in ((0.0, 0.0), (1.0, 1e45), (1e-50, 1e-30)):
             g = {"f": jnp.full(2, single, jnp.float32), "d": jnp.full(2, double, jnp.float64)}
@@ -166,7 +167,7 @@ def test_leaves_of_several_precisions_share_one_scale(p):
 def test_p_follows_its_schedule_from_step_0():
     g = random_gradient(0)
     p = lpoptax.gradual_p_schedule(3)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         transformation = lpoptax.scale_by_lp_steepest_descent(p, eps=0.0)
         state = transformation.init(g)
         for expected in (np.inf, 4.0, 2.5, 2.0, 2.0):

@@ -90,7 +90,7 @@ def test_quick_mode_writes_the_files_that_are_committed_of_the_full_one(tmp_path
     monkeypatch.setattr(step_time, "OPTIMIZERS", few)  # each compiles for a second.
     assert main("step_time", step_time.run, "", ["--quick", "--output", str(tmp_path)]) == 0
     assert set(os.listdir(tmp_path)) == set(os.listdir(RESULTS))
-    assert "python -m benchmarks.studies.step_time --output benchmarks/results/step_time" in step_time.__doc__
+    assert "python -m benchmarks step_time --output benchmarks/results/step_time" in step_time.__doc__
     quick, full = ((folder / "table.md").read_text() for folder in (tmp_path, RESULTS))
     assert "Measured with --quick" in quick
     assert "Measured with --quick" not in full

@@ -10,7 +10,7 @@ bounds as `convergence_theorems` derives them; STACEY with p = 3, its defaults, 
 the learning rate. T from 1,000 to 300,000, 16 seeds, a line through the logarithms for each seed and a 95 %
 interval over the seeds. All methods of a kind, all seeds and every T are one compiled program.
 
-    python -m benchmarks.studies.convergence --output benchmarks/results/convergence_rate
+    python -m benchmarks convergence --output benchmarks/results/convergence_rate
 
 Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, n = 16; slopes from T = 30,000 on): with symmetric noise -0.500 ±
 0.004 for LPSGD at p = 2, -0.499 ± 0.004 at 3, -0.496 ± 0.004 at infinity, -0.498 ± 0.003 at 6 -> 2, and

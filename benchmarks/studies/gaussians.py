@@ -8,7 +8,7 @@ Setting: exact gradients, 5000 iterations, p of 2, 4 and 8 for the function and 
 tau = 0.001, the library's, and besides alpha equal to the learning rate. Each optimizer also runs at the best
 of the same 31 rates. All rates, p and starts are one compiled program for each optimizer.
 
-    python -m benchmarks.studies.gaussians --output benchmarks/results/generalized_gaussians
+    python -m benchmarks gaussians --output benchmarks/results/generalized_gaussians
 
 Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, a minute; n = 100, mean ± std of the distance from the mode): at
 1e-3 and p = 8 STACEY(p,p) ends at 0.49 ± 0.24, AdamW at 1.0 ± 0.51, Lion at 0.0054 ± 0.020, LPSGDM at

@@ -19,7 +19,7 @@ number of directions that curve), of the coordinates' curvatures cᵢ = ‖H e�
 in lp norms, and of the gradient. By a rule of thumb from bounds of signSGD a sign descends better than a
 gradient where φ(g) exceeds √φ(c); c stands in for the diagonal above the Hessian that the bounds have.
 
-    python -m benchmarks.studies.hessian --output benchmarks/results/hessian_spectrum
+    python -m benchmarks hessian --output benchmarks/results/hessian_spectrum
 
 continues where it was interrupted, run by run. Result (77,754 parameters; from initialisation to the last
 epoch, means of the seeds, the range over the optimizers; the runs of a seed share their initial parameters;

@@ -10,7 +10,7 @@ that ends at 1e-3 or 1e-6 of the loss at the start, as a mean over the starts: t
 it, since sign descent at a constant rate never settles. All p, rates and starts are one compiled
 program for each dimension, with and without a rotation.
 
-    python -m benchmarks.studies.landscapes --output benchmarks/results/landscapes
+    python -m benchmarks landscapes --output benchmarks/results/landscapes
 
 Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, 20 minutes; resolution a factor of 1.4), steps to 1e-6 in 2
 dimensions at a constant rate: condition 1.5 takes 6 at p = 2, 2896 at p = infinity, 11 at p = 6 -> 2;

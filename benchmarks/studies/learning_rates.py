@@ -16,7 +16,7 @@ task: one choice for all tasks. It is trained with five more seeds and judged on
 and, if that is another, the best p of all at unit RMS, chosen alike; and beside LPSGDM as published, SGD with
 momentum and AdamW with what is best for the task.
 
-    python -m benchmarks.studies.learning_rates --output benchmarks/results/one_learning_rate
+    python -m benchmarks learning_rates --output benchmarks/results/one_learning_rate
 
 continues where it was interrupted, run by run. Several such jobs share the work.
 

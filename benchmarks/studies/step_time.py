@@ -7,7 +7,7 @@ Setting: parameters with the shapes of a ResNet-50 for ImageNet (161 arrays, 25.
 rounds in which all steps take turns in a new order. State in float32 unless bfloat16 is named. PyTorch's
 AdamW takes part if PyTorch is installed. The memory's speed is that of a x + y in the same rounds.
 
-    python -m benchmarks.studies.step_time --output benchmarks/results/step_time
+    python -m benchmarks step_time --output benchmarks/results/step_time
 
 Result (Python 3.11.7, JAX 0.10.2, PyTorch 2.13.0, 2 CPUs, n = 40; medians, on the arrays of ResNet-50): in
 times of AdamW's step SGD with momentum takes 0.58, LPSGDM with a scheduled p 0.92, STACEY(3,2) 1.41,
