@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Orbax logs what it raises, too.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
-        options.run(options, console)
+        return options.run(options, console) or 0
     except (FolderError, DataError, SettingsError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except KeyboardInterrupt:
@@ -51,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             again = f"Interrupted. To continue, repeat the command with --output {options.output}"
             console.print(again, soft_wrap=True)
         return 130
-    return 0
 
 
 def _join(place: list[str], parser: Parser) -> None:
@@ -81,10 +80,11 @@ def _parser() -> Parser:
     _add_time(add)
     _add_report(add)
     _add_prepare(add)
+    _add_studies(add)
     return parser
 
 
-def _job(add: Add, name: str, run: Callable[..., None], summary: str, description: str) -> Parser:
+def _job(add: Add, name: str, run: Callable[..., int | None], summary: str, description: str) -> Parser:
     job: Parser = add(name, help=summary, description=description)
     job.set_defaults(run=run, name=name)
     return job
@@ -222,3 +222,29 @@ def _add_prepare(add: Add) -> None:
         "--source", type=folder, metavar="DIR", help="folder with the files as they are published"
     )
     add_data_dir(job)
+
+
+# A module of benchmarks.studies each: what it does, and whether it measures only what its folder lacks.
+STUDIES = {
+    "landscapes": ("Count the steps that descent in each lp norm takes on quadratics.", False),
+    "gaussians": ("Descend to the mode of p-generalised Gaussians.", False),
+    "convergence": ("Fit the rate at which gradients vanish to that of the theorems.", False),
+    "hessian": ("Measure the spectrum of the Hessian while networks train.", True),
+    "learning_rates": (
+        "Find how far the best learning rate moves with p, by how long a step is made.",
+        True,
+    ),
+    "step_time": ("Time the steps of optimizers on the parameters of two networks.", False),
+    "unscaled_inputs": ("Train on inputs that nobody scaled, where the recipe fails.", False),
+}
+
+
+def _add_studies(add: Add) -> None:
+    for name, (description, continues) in STUDIES.items():
+        summary = f"a study: {description[0].lower()}{description[1:-1]}"
+        job = _job(add, name, jobs.run_study, summary, description)
+        job.set_defaults(continues=continues)
+        job.add_argument(
+            "--quick", action="store_true", help="take seconds: a check that it runs, on a problem cut small"
+        )
+        add_output(job, f"folder for the results (default: runs/{name}, or runs/{name}-quick)")

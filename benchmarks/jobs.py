@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,20 @@ from benchmarks.config.optimizers import OPTIMIZERS
 from benchmarks.config.selection import select
 from benchmarks.config.settings import Settings, SettingsError, presets
 from benchmarks.data import registry as datasets
+from benchmarks.data.registry import DataError
 from benchmarks.reporting import report, timing
 from benchmarks.reporting import tuning as tune
 from benchmarks.training.interruption import interruption
 from benchmarks.training.loop import all_devices
-from benchmarks.training.records import FolderError, ResultsFolder, Run, read
+from benchmarks.training.records import (
+    PACKAGES,
+    FolderError,
+    ResultsFolder,
+    Run,
+    environment,
+    measured_with,
+    read,
+)
 from benchmarks.training.runner import open_datasets, sweep
 
 COMPARED = ("sgdm", "adamw", "lion", "lpsgdm", "stacey_p2", "stacey_pp", "stacey_2p")
@@ -91,6 +101,26 @@ def show_report(options: Options, console: Console) -> None:
             raise SettingsError(f"--at {epoch}: no run has as many epochs")
     beside = options.folder if options.folder.is_dir() else options.folder.parent
     _report(ResultsFolder(options.output or beside), runs, console, at=options.at)
+
+
+def run_study(options: Options, console: Console) -> int:
+    """Runs a study in a folder, and shows and writes what there is to read; returns the exit code."""
+    study = importlib.import_module(f"benchmarks.studies.{options.name}")
+    options.output = options.output or Path("runs") / f"{options.name}{'-quick' if options.quick else ''}"
+    folder = ResultsFolder(options.output)
+    try:
+        text = study.run(options.quick, folder.path).strip()
+    except OSError as error:  # of the folder it would be a FolderError.
+        raise DataError(" ".join(str(error).split())) from error
+    except KeyboardInterrupt:
+        console.print("Interrupted." + (" To continue, repeat the command." if options.continues else ""))
+        return 130
+    cut = "\n\nMeasured with --quick, on a problem cut small." if options.quick else ""
+    page = f"{text}{cut}\n\n{measured_with([environment()], PACKAGES)}\n"
+    folder.write_text("table.md", page)
+    console.print(Markdown(page))
+    console.print(f"Results are in {folder.path}", soft_wrap=True)
+    return 0
 
 
 def prepare(options: Options, console: Console) -> None:

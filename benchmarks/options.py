@@ -155,6 +155,13 @@ def number(allowed: Callable[[float], bool], text: str) -> Callable[[str], float
     return read
 
 
+def truth(text: str) -> bool:
+    """Reads whether something is so."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text == "true"
+
+
 def folder(text: str) -> Path:
     """Reads the name of a folder."""
     if not text:
@@ -171,8 +178,11 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "epochs": (whole_number, "passes over the training images; of text each has a fixed number of sequences"),
     "learning_rate": (positive, "the peak"),
     "weight_decay": (not_negative, "added to the gradient for SGD and Adam, decoupled for the others"),
-    "p": (number(lambda x: x > 1, "above 1"), "the norm; LPSGD and LPSGDM lower it to 2"),
+    "p": (number(lambda x: x > 1, "above 1"), "the norm; LPSGD and LPSGDM lower it"),
+    "p_final": (number(lambda x: x > 1, "above 1"), "where it ends (default: 2); p itself for a constant p"),
     "anneal": (str, "when LPSGD and LPSGDM change p"),
+    "normalization": (str, "how long LPSGD's and LPSGDM's steps are (default: as published)"),
+    "per_leaf": (truth, "whether each array is normalized by itself: true or false"),
     "b1": (rate, "decay rate of the momentum"),
     "b2": (rate, "decay rate of the second moment, or of the momentum that is kept"),
     "eps": (not_negative, "added to avoid a division by 0"),

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from scipy import special
 
-from benchmarks.config.optimizers import label
+from benchmarks.config.labels import label
 from benchmarks.config.selection import select
 from benchmarks.config.settings import Settings
 from benchmarks.reporting import report

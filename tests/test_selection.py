@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from benchmarks.config import settings as settings_module
-from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer, label, p_text, schedules
+from benchmarks.config.labels import label, p_text
+from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer, schedules
 from benchmarks.config.selection import select
 from benchmarks.config.settings import PAPERS, PRESETS, Settings, SettingsError, presets
 from benchmarks.models.vision import MODELS

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import lpoptax
-from benchmarks.reporting.experiment import main
+from benchmarks.cli import main
 from benchmarks.studies import step_time
 
 README = Path(__file__).parents[1] / "README.md"
@@ -88,7 +88,7 @@ def test_the_trees_are_those_of_the_networks():
 def test_quick_mode_writes_the_files_that_are_committed_of_the_full_one(tmp_path, monkeypatch):
     few = {name: step_time.OPTIMIZERS[name] for name in (*step_time.REFERENCES, "LPSGDM, p = 3")}
     monkeypatch.setattr(step_time, "OPTIMIZERS", few)  # each compiles for a second.
-    assert main("step_time", step_time.run, "", ["--quick", "--output", str(tmp_path)]) == 0
+    assert main(["step_time", "--quick", "--output", str(tmp_path)]) == 0
     assert set(os.listdir(tmp_path)) == set(os.listdir(RESULTS))
     assert "python -m benchmarks step_time --output benchmarks/results/step_time" in step_time.__doc__
     quick, full = ((folder / "table.md").read_text() for folder in (tmp_path, RESULTS))

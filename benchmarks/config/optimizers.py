@@ -10,7 +10,6 @@ import jax
 import optax
 
 import lpoptax
-from benchmarks.config import annealing
 from benchmarks.config.settings import Settings
 
 P: TypeAlias = optax.ScalarOrSchedule
@@ -26,7 +25,7 @@ class Optimizer(NamedTuple):
     build: Build
     takes: dict[str, Any]  # the hyperparameters of its own, and their defaults.
     norm: float | None = None  # where the optimizer takes no p: that of its steps, if it has one.
-    anneals: bool = False  # lowers p to 2.
+    anneals: bool = False  # lowers p, to 2 unless told otherwise.
 
 
 def _coupled(inner: Callable[[Settings, optax.Schedule], Transformation]) -> Build:
@@ -54,12 +53,29 @@ def _lion(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) 
 
 def _lpsgd(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) -> Transformation:
     (eps,) = _own(settings, "eps")
-    return lpoptax.lpsgd(rate, p, eps, settings.weight_decay, weight_decay_mask=mask)
+    return lpoptax.lpsgd(
+        rate,
+        p,
+        eps,
+        settings.weight_decay,
+        weight_decay_mask=mask,
+        normalization=settings.normalization,
+        per_leaf=bool(settings.per_leaf),
+    )
 
 
 def _lpsgdm(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) -> Transformation:
     b1, eps = _own(settings, "b1", "eps")
-    return lpoptax.lpsgdm(rate, p, b1, eps, settings.weight_decay, weight_decay_mask=mask)
+    return lpoptax.lpsgdm(
+        rate,
+        p,
+        b1,
+        eps,
+        settings.weight_decay,
+        weight_decay_mask=mask,
+        normalization=settings.normalization,
+        per_leaf=bool(settings.per_leaf),
+    )
 
 
 def _stacey(primal: float | None, mirror: float | None) -> Build:
@@ -95,6 +111,9 @@ def _defaults(*names: str, **others: float) -> dict[str, Any]:
 
 
 _ADAM = _defaults("b1", "eps", b2=0.999)
+# None: p falls to 2, and steps are as long as published.
+_LENGTH: dict[str, Any] = {"normalization": None, "per_leaf": None}
+_ANNEALED = {**_defaults("p", "eps", "anneal"), "p_final": None, **_LENGTH}
 _STACEY = _defaults("b1", "b2", "eps", "alpha", "tau", p=3.0)
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -114,9 +133,9 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "adam": Optimizer("Adam", _coupled(lambda s, rate: optax.adam(rate, *_own(s, "b1", "b2", "eps"))), _ADAM),
     "adamw": Optimizer("AdamW", _adamw, _ADAM),
     "lion": Optimizer("Lion", _lion, _defaults("b1", "b2"), norm=math.inf),
-    "lpsgd": Optimizer("LPSGD", _lpsgd, _defaults("p", "eps", "anneal"), anneals=True),
-    "lpsgdm": Optimizer("LPSGDM", _lpsgdm, _defaults("p", "b1", "eps", "anneal"), anneals=True),
-    "gsgd": Optimizer("GSGD", _lpsgd, _defaults("eps"), norm=math.inf, anneals=True),
+    "lpsgd": Optimizer("LPSGD", _lpsgd, _ANNEALED, anneals=True),
+    "lpsgdm": Optimizer("LPSGDM", _lpsgdm, {**_ANNEALED, **_defaults("b1")}, anneals=True),
+    "gsgd": Optimizer("GSGD", _lpsgd, {**_defaults("eps"), **_LENGTH}, norm=math.inf, anneals=True),
     "stacey_p2": Optimizer("STACEY(p,2)", _stacey(None, 2.0), _STACEY),
     "stacey_pp": Optimizer("STACEY(p,p)", _stacey(None, None), _STACEY),
     "stacey_2p": Optimizer("STACEY(2,p)", _stacey(2.0, None), _STACEY),
@@ -152,12 +171,20 @@ def _p(settings: Settings, total_steps: int, steps_per_epoch: int) -> P | None:
     if "p" not in optimizer.takes:
         return optimizer.norm
     (p,) = _own(settings, "p")
-    if not optimizer.anneals:
+    if not optimizer.anneals or p == settings.p_final:
         return p
     (anneal,) = _own(settings, "anneal")
     return lpoptax.cosine_p_schedule(
-        p, total_steps, steps_per_epoch=steps_per_epoch if anneal == "epoch" else 1
+        p,
+        total_steps,
+        p_final=final_p(settings),
+        steps_per_epoch=steps_per_epoch if anneal == "epoch" else 1,
     )
+
+
+def final_p(settings: Settings) -> float:
+    """Returns where an optimizer that anneals p ends."""
+    return 2.0 if settings.p_final is None else settings.p_final
 
 
 def build_optimizer(settings: Settings, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -174,27 +201,3 @@ def _build(settings: Settings, steps_per_epoch: int) -> optax.GradientTransforma
 
 def _is_kernel(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
-def label(settings: Settings) -> str:
-    """Returns the optimizer's name, with its p if it takes one."""
-    name = OPTIMIZERS[settings.optimizer].label
-    if settings.p is None:
-        return name
-    if name.startswith("STACEY"):
-        return name.replace("p", f"{settings.p:g}")
-    return f"{name}, p {p_text(settings)}"
-
-
-def p_text(settings: Settings) -> str:
-    """Returns p, and where it goes."""
-    optimizer = OPTIMIZERS[settings.optimizer]
-    start = optimizer.norm if settings.p is None else settings.p
-    if start is None:
-        return "none"
-    return annealing.label(start, 2.0 if optimizer.anneals else start)
-
-
-def position(settings: Settings) -> tuple[float, ...]:
-    """Returns what to sort by, so that optimizers stand in the order of the table above."""
-    return list(OPTIMIZERS).index(settings.optimizer), settings.p or 0, settings.learning_rate, settings.seed

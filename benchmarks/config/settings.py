@@ -29,7 +29,10 @@ class Settings:
     epochs: int
     learning_rate: float  # the peak.
     weight_decay: float = 0.0
-    p: float | None = None  # where a cosine starts from, for an optimizer that anneals p to 2.
+    p: float | None = None  # where a cosine starts from, for an optimizer that anneals p.
+    p_final: float | None = None  # where it ends; None for 2. If it is p, then p is constant.
+    normalization: Literal["rms", "dual_norm"] | None = None  # how long a step is; None for as published.
+    per_leaf: bool | None = None  # whether each leaf is normalized by itself.
     b1: float | None = None
     b2: float | None = None
     eps: float | None = None
@@ -56,6 +59,7 @@ class Settings:
 
 
 CHOICES = {
+    "normalization": ("rms", "dual_norm"),
     "anneal": ("epoch", "step"),  # once an epoch, as in the LPSGDM paper, or every step.
     "schedule": ("warmup_cosine", "constant"),
     "decay": ("all", "kernels"),  # kernels: without biases and the scales of a BatchNorm.
@@ -64,7 +68,7 @@ CHOICES = {
 }
 PAPERS = ("lpsgdm", "stacey", "lpoptax")
 TYPES = {"batch_size": int, "epochs": int, "warmup_steps": int}
-NUMBERS = ("learning_rate", "weight_decay", "p", "b1", "b2", "eps", "alpha", "tau")
+NUMBERS = ("learning_rate", "weight_decay", "p", "p_final", "b1", "b2", "eps", "alpha", "tau")
 
 
 def presets(dataset: str, model: str, optimizer: str, paper: str | None = None) -> list[dict[str, Any]]:

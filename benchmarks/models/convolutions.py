@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.training.step import Program, TrainState
 
-
-def with_matrix_products(program: Program, state: TrainState) -> nnx.GraphDef[Any]:
-    """Returns the model, computing in float32, whose convolutions are matrix products."""
-    model = nnx.merge(program.evaluated, state.params, state.model_state, copy=True)
+def with_matrix_products(graphdef: nnx.GraphDef[Any], *states: Any) -> nnx.GraphDef[Any]:
+    """Returns a model, given with its states, whose convolutions are matrix products."""
+    model = nnx.merge(graphdef, *states, copy=True)
     for _, module in nnx.iter_graph(model):
         if isinstance(module, nnx.Conv):
             module.conv_general_dilated = convolve

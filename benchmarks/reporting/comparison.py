@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from benchmarks.config.optimizers import OPTIMIZERS, label, position
+from benchmarks.config.labels import names, position
 from benchmarks.config.settings import Settings
 from benchmarks.data.registry import is_text
 from benchmarks.training.records import Run
 
-HYPERPARAMETERS = {"learning_rate", "weight_decay"}.union(*(one.takes for one in OPTIMIZERS.values()))
 WORKLOAD = ("dataset", "model", "batch_size", "epochs", "held_out")
 
 
@@ -75,25 +74,6 @@ def workloads(runs: list[Run]) -> list[Workload]:
     return list(found.values())
 
 
-def varying(settings: list[Settings]) -> list[str]:
-    """Returns the names of what differs: a hyperparameter between settings of the same optimizer."""
-    by_optimizer: dict[str, list[Settings]] = {}
-    for setting in settings:
-        by_optimizer.setdefault(setting.optimizer, []).append(setting)
-
-    def varies(name: str) -> bool:
-        groups = by_optimizer.values() if name in HYPERPARAMETERS else [settings]
-        return any(len({getattr(one, name) for one in group}) > 1 for group in groups)
-
-    return [field.name for field in dataclasses.fields(Settings) if varies(field.name)]
-
-
-def cells(setting: Settings, names: list[str]) -> list[str]:
-    """Returns the values of what varies as text."""
-    values = [getattr(setting, name) for name in names]
-    return ["default" if value is None else str(value) for value in values]
-
-
 def results(workload: Workload, setting: Settings) -> list[float]:
     """Returns what is compared, for each seed."""
     return [workload.measure.at(run.epochs[-1]) for run in workload.runs[setting]]
@@ -107,22 +87,6 @@ def _best(workload: Workload, settings: list[Settings]) -> Settings:
         return -math.inf if math.isnan(mean) else mean  # diverged
 
     return max(settings, key=rank)
-
-
-def names(settings: list[Settings]) -> dict[Settings, str]:
-    """Returns a name for each setting, with what sets it apart from others of its optimizer and p."""
-    by_label: dict[str, list[Settings]] = {}
-    for setting in settings:
-        by_label.setdefault(label(setting), []).append(setting)
-    shared = [name for name in varying(settings) if name not in HYPERPARAMETERS and name != "optimizer"]
-    found = {}
-    for text, same in by_label.items():
-        more = list(dict.fromkeys([*varying(same), *shared]))
-        texts = [name.replace("_", " ") for name in more]
-        for setting in same:
-            pairs = zip(texts, cells(setting, more), strict=True)
-            found[setting] = ", ".join([text, *map(" ".join, pairs)])
-    return {setting: found[setting] for setting in settings}
 
 
 def best_of(workload: Workload) -> Settings | None:
@@ -186,11 +150,6 @@ def difference(measure: Measure, a: list[float], b: list[float]) -> str:
     if not np.isfinite([*a, *b]).all():
         return "diverged"
     return " to ".join(f"{end:+{measure.spec}}" for end in _welch(a, b))
-
-
-def duration(settings: Settings) -> str:
-    """Says for how long a run trains."""
-    return "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
 
 
 def seeds(workload: Workload) -> str:

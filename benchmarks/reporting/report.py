@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.config.optimizers import OPTIMIZERS, label, p_text
+from benchmarks.config.labels import TOLD, cells, duration, label, method, names, p_text, varying
 from benchmarks.config.settings import Settings, presets
 from benchmarks.data.registry import is_text, kind
 from benchmarks.reporting.comparison import (
@@ -23,12 +23,8 @@ from benchmarks.reporting.comparison import (
     Measure,
     Workload,
     best_of,
-    cells,
-    duration,
     interval,
-    names,
     seeds,
-    varying,
     verdict,
     workloads,
 )
@@ -120,12 +116,12 @@ def _csv(columns: list[str], rows: list[list[str]]) -> str:
 def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str], list[list[str]]]:
     """Returns the names of the columns, and a row for each setting of which a run has finished."""
     epochs = [epoch for epoch in at or [workload.first.epochs] if epoch <= workload.first.epochs]
-    more = [name for name in varying(workload.settings) if name not in ("optimizer", "p", *SHOWN)]
+    more = [name for name in varying(workload.settings) if name not in (*TOLD, *SHOWN)]
     best = best_of(workload)
     columns = ["optimizer", "p", "learning rate", "weight decay", *(name.replace("_", " ") for name in more)]
     rows = [
         [
-            OPTIMIZERS[setting.optimizer].label,
+            method(setting),
             p_text(setting),
             *(f"{getattr(setting, name):g}" for name in SHOWN),
             *cells(setting, more),

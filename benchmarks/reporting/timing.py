@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from benchmarks.config.optimizers import label
+from benchmarks.config.labels import cells, label, varying
 from benchmarks.config.settings import Settings
 from benchmarks.data.batches import training_batches
 from benchmarks.data.registry import Dataset, kind
-from benchmarks.reporting.comparison import cells, varying
 from benchmarks.training.loop import train
 from benchmarks.training.records import environment
 from benchmarks.training.step import Program, TrainState, compiled_step, start

@@ -14,9 +14,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from benchmarks.config.optimizers import OPTIMIZERS, p_text, position
+from benchmarks.config.labels import TOLD, cells, duration, method, p_text, position, varying
 from benchmarks.config.settings import Settings
-from benchmarks.reporting.comparison import cells, duration, varying
 from benchmarks.training.records import Run
 
 # The learning rates and decays that the LPSGDM paper tried (it tried two momenta and several p_max, too),
@@ -58,7 +57,7 @@ def trials(
 def table(runs: list[Run]) -> str:
     """Returns the best setting of each optimizer as a Markdown table."""
     kinds = _by_kind(runs)
-    more = [name for name in varying(list(kinds)) if name not in ("optimizer", "p")]
+    more = [name for name in varying(list(kinds)) if name not in TOLD]
     names = ["optimizer", "p", *(name.replace("_", " ") for name in more), "trials"]
     columns = [*names, "learning rate", "weight decay", "validation NLL", "validation top-1, %"]
     rows = [columns, ["---"] * len(columns), *(_row(kind, tried, more) for kind, tried in kinds.items())]
@@ -72,7 +71,7 @@ def _row(kind: Settings, tried: dict[Settings, list[Run]], more: list[str]) -> l
     nll, top1 = (np.mean([epoch[f"held_out_{name}"] for epoch in epochs]) for name in ("nll", "top1"))
     rates = {setting.learning_rate for setting in tried}
     edge = " (edge)" if len(rates) > 1 and best.learning_rate in (min(rates), max(rates)) else ""
-    names = [OPTIMIZERS[kind.optimizer].label, p_text(kind), *cells(kind, more), str(len(tried))]
+    names = [method(kind), p_text(kind), *cells(kind, more), str(len(tried))]
     rate, decay = f"{best.learning_rate:g}{edge}", f"{best.weight_decay:g}"
     return [*names, rate, decay, f"{nll:.4f}", f"{100 * top1:.2f}"]
 

@@ -10,7 +10,7 @@ bounds as `convergence_theorems` derives them; STACEY with p = 3, its defaults, 
 the learning rate. T from 1,000 to 300,000, 16 seeds, a line through the logarithms for each seed and a 95 %
 interval over the seeds. All methods of a kind, all seeds and every T are one compiled program.
 
-    python -m benchmarks convergence --output benchmarks/results/convergence_rate
+    python -m benchmarks convergence --output benchmarks/results/convergence
 
 Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, n = 16; slopes from T = 30,000 on): with symmetric noise -0.500 ±
 0.004 for LPSGD at p = 2, -0.499 ± 0.004 at 3, -0.496 ± 0.004 at infinity, -0.498 ± 0.003 at 6 -> 2, and
@@ -22,7 +22,6 @@ sign of a gradient have another mean than the gradient. That breaks Assumption 5
 is more than a formality. STACEY(3,2) has -0.523 ± 0.003, STACEY(3,3) -0.380 ± 0.004, with symmetric noise.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,8 @@ from scipy import stats
 
 import lpoptax
 from benchmarks.config.annealing import annealed_p
-from benchmarks.reporting.experiment import COLORS, main, markdown_table, write_csv, write_figure
+from benchmarks.reporting.figures import COLORS, write_figure
+from benchmarks.reporting.tables import markdown_table, write_csv
 from benchmarks.studies.convergence_theorems import (
     COUPLED,
     DIMENSION,
@@ -220,7 +220,3 @@ def run(quick: bool, folder: Path) -> str:
         "allows, and the slope of its logarithm by that of T with a 95 % interval over the seeds."
     )
     return "\n\n".join([*tables, explanation])
-
-
-if __name__ == "__main__":
-    sys.exit(main("convergence_rate", run, "Fit the rate at which gradients vanish to that of the theorems."))

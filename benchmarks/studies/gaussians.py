@@ -8,7 +8,7 @@ Setting: exact gradients, 5000 iterations, p of 2, 4 and 8 for the function and 
 tau = 0.001, the library's, and besides alpha equal to the learning rate. Each optimizer also runs at the best
 of the same 31 rates. All rates, p and starts are one compiled program for each optimizer.
 
-    python -m benchmarks gaussians --output benchmarks/results/generalized_gaussians
+    python -m benchmarks gaussians --output benchmarks/results/gaussians
 
 Result (Python 3.11.7, JAX 0.10.2, 2 CPUs, a minute; n = 100, mean ± std of the distance from the mode): at
 1e-3 and p = 8 STACEY(p,p) ends at 0.49 ± 0.24, AdamW at 1.0 ± 0.51, Lion at 0.0054 ± 0.020, LPSGDM at
@@ -21,7 +21,6 @@ for p = 4 (7.4e-5) and Lion for p = 8 (0.0016).
 """
 
 import itertools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,8 @@ import optax
 from matplotlib.figure import Figure
 
 import lpoptax
-from benchmarks.reporting.experiment import COLORS, main, markdown_table, write_csv, write_figure
+from benchmarks.reporting.figures import COLORS, write_figure
+from benchmarks.reporting.tables import markdown_table, write_csv
 
 DENSITIES = (2.0, 4.0, 8.0)  # the p of the function.
 MODE = (2.0, 0.0)
@@ -216,7 +216,3 @@ def run(quick: bool, folder: Path) -> str:
         f"distance at the end, of {rates}. "
         "Iterations are counted until the mean distance is at the target for good."
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main("generalized_gaussians", run, "Descend to the mode of p-generalised Gaussians."))

@@ -143,7 +143,7 @@ def train(task: Task, cells: Sequence[Cell], held_out: HeldOut) -> Iterator[Reco
 def begin(task: Task, dataset: Dataset, seed: int) -> tuple[Program, TrainState]:
     """Returns the program and the initial state, with matrix products for convolutions: they are faster."""
     program, state = start(task.settings(seed), dataset, one_device())
-    network = with_matrix_products(program, state)
+    network = with_matrix_products(program.evaluated, state.params, state.model_state)
     return program._replace(graphdef=network, evaluated=network), state
 
 

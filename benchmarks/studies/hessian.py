@@ -19,7 +19,7 @@ number of directions that curve), of the coordinates' curvatures cᵢ = ‖H e�
 in lp norms, and of the gradient. By a rule of thumb from bounds of signSGD a sign descends better than a
 gradient where φ(g) exceeds √φ(c); c stands in for the diagonal above the Hessian that the bounds have.
 
-    python -m benchmarks hessian --output benchmarks/results/hessian_spectrum
+    python -m benchmarks hessian --output benchmarks/results/hessian
 
 continues where it was interrupted, run by run. Result (77,754 parameters; from initialisation to the last
 epoch, means of the seeds, the range over the optimizers; the runs of a seed share their initial parameters;
@@ -48,7 +48,6 @@ roughly: at initialisation the three seeds of the digits have 5,600 to 15,000 ef
 import functools
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -61,16 +60,23 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.config.optimizers import label
+from benchmarks.config.labels import label
 from benchmarks.config.selection import select
 from benchmarks.config.settings import Settings
 from benchmarks.data.augmentation import normalise
 from benchmarks.data.registry import Dataset, load
 from benchmarks.models.convolutions import with_matrix_products
-from benchmarks.reporting.experiment import PACKAGES, main, png
+from benchmarks.reporting.figures import png
 from benchmarks.studies.hessian_report import Measured, Record, answer, curves, densities, table
 from benchmarks.training.loop import train
-from benchmarks.training.records import FolderError, ResultsFolder, difference, environment, measured_with
+from benchmarks.training.records import (
+    PACKAGES,
+    FolderError,
+    ResultsFolder,
+    difference,
+    environment,
+    measured_with,
+)
 from benchmarks.training.step import Program, TrainState, Variables, steps_per_epoch
 from lpoptax import curvature
 
@@ -135,7 +141,10 @@ def follow(settings: Settings, dataset: Dataset, study: Study) -> list[Record]:
         epoch = step // per_epoch
         if epoch in study.epochs:
             measure = compiled_measurement(
-                with_matrix_products(program, state), program.mean, program.std, study.effort
+                with_matrix_products(program.evaluated, state.params, state.model_state),
+                program.mean,
+                program.std,
+                study.effort,
             )
             key = jax.random.key(settings.seed)
             measured = measure(state.params, state.model_state, images, labels, key)
@@ -289,9 +298,3 @@ def _report(study: Study, records: dict[Settings, Record], folder: ResultsFolder
     page = f"# {title}\n\n{table(measured)}\n\n{answer(measured)}\n\n{versions}\n"
     folder.write_text(f"{study.dataset}.md", page)
     return f"## {title}\n\n{answer(measured)}"
-
-
-DESCRIPTION = "Measure the spectrum of the Hessian while networks train."
-
-if __name__ == "__main__":
-    sys.exit(main("hessian_spectrum", run, DESCRIPTION, continues=True))

@@ -10,7 +10,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 
-from benchmarks.reporting.experiment import COLORS, markdown_table
+from benchmarks.reporting.figures import COLORS
+from benchmarks.reporting.tables import markdown_table
 from lpoptax import curvature
 
 Record = dict[str, Any]  # of one epoch.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.reporting.experiment import COLORS
+from benchmarks.reporting.figures import COLORS
 
 RATES = ("constant", "cosine")
 LIMITS = {"xlim": (-2.6, 3.6), "ylim": (-0.6, 5.2)}

@@ -22,7 +22,6 @@ and p = 6 -> 2 512 with the decayed rate; no p is blind there.
 """
 
 import itertools
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,8 @@ import numpy as np
 
 import lpoptax
 from benchmarks.config.annealing import annealed_p, label
-from benchmarks.reporting.experiment import main, markdown_table, write_csv, write_figure
+from benchmarks.reporting.figures import write_figure
+from benchmarks.reporting.tables import markdown_table, write_csv
 from benchmarks.studies.landscape_figures import Trajectory, draw_landscapes, draw_steps, height
 
 TARGETS = (1e-3, 1e-6)  # of the loss, relative to that at the start.
@@ -269,7 +269,3 @@ def run(quick: bool, folder: Path) -> str:
             "starts.",
         ]
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main("landscapes", run, "Count the steps that descent in each lp norm takes on quadratics."))

@@ -16,7 +16,7 @@ task: one choice for all tasks. It is trained with five more seeds and judged on
 and, if that is another, the best p of all at unit RMS, chosen alike; and beside LPSGDM as published, SGD with
 momentum and AdamW with what is best for the task.
 
-    python -m benchmarks learning_rates --output benchmarks/results/one_learning_rate
+    python -m benchmarks learning_rates --output benchmarks/results/learning_rates
 
 continues where it was interrupted, run by run. Several such jobs share the work.
 
@@ -35,12 +35,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.data.registry import HeldOut
-from benchmarks.reporting.experiment import PACKAGES, main, write_csv, write_figure
+from benchmarks.reporting.figures import write_figure
+from benchmarks.reporting.tables import write_csv
 from benchmarks.studies import learning_rates_report as report
 from benchmarks.studies.grid_selection import MEASURED, Records, contenders
 from benchmarks.studies.grid_speed import speeds
 from benchmarks.studies.grid_training import Cell, Norm, Record, Task, train
-from benchmarks.training.records import FolderError, ResultsFolder, difference, environment, measured_with
+from benchmarks.training.records import (
+    PACKAGES,
+    FolderError,
+    ResultsFolder,
+    difference,
+    environment,
+    measured_with,
+)
 
 ANY = (Norm(2.0, 2.0),)  # of an optimizer that takes no p.
 CONSTANT = tuple(Norm(p, p) for p in (2.0, 3.0, 6.0, math.inf))
@@ -245,9 +253,3 @@ def run(quick: bool, folder: Path) -> str:
     environments = (_read(_file(part, runs))[0]["environment"] for part in (*validated, *tested))
     page = report.page(results, by_task, timings(study, runs))
     return f"{page}\n\n{measured_with(environments, PACKAGES).replace('Measured', 'Trained')}"
-
-
-DESCRIPTION = "Find how far the best learning rate moves with p, by how long a step is made."
-
-if __name__ == "__main__":
-    sys.exit(main("one_learning_rate", run, DESCRIPTION, continues=True))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from benchmarks.reporting.comparison import NLL, TOP1, Measure, difference
-from benchmarks.reporting.experiment import markdown_table
+from benchmarks.reporting.tables import markdown_table
 from benchmarks.studies.grid_selection import (
     MEASURED,
     Records,

@@ -38,7 +38,8 @@ from matplotlib.figure import Figure
 
 import lpoptax
 from benchmarks.models.vision import build_model
-from benchmarks.reporting.experiment import COLORS, main, markdown_table, write_csv, write_figure
+from benchmarks.reporting.figures import COLORS, write_figure
+from benchmarks.reporting.tables import markdown_table, write_csv
 
 ROUNDS, WARM_UP, COMPILATIONS = 40, 5, 3
 SLOW, RARELY = 1.0, 10  # steps of more than a second take part in every tenth round.
@@ -307,6 +308,3 @@ EXPLANATION = (
     "strict bound, as XLA runs a x + y array by array. Bytes and flops are for each parameter; what is moved "
     "and computed is what the compiler tells."
 )
-
-if __name__ == "__main__":
-    sys.exit(main("step_time", run, "Time the steps of optimizers on the parameters of two networks."))

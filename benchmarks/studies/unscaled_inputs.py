@@ -16,7 +16,6 @@ recipe to 98.6 ± 0.2 % at 0.001, batches of 128 to 97.7 ± 0.6 %.
 """
 
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import lpoptax
-from benchmarks.reporting.experiment import main, markdown_table, write_csv
+from benchmarks.reporting.tables import markdown_table, write_csv
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 WARMUP = 20  # the share of the steps is one of so many.
@@ -144,7 +143,3 @@ def run(quick: bool, folder: Path) -> str:
     return (
         f"{table}\n\nTest top-1, %, mean ± standard deviation over {seeds} seeds, by the peak learning rate."
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main("unscaled_inputs", run, "Train on inputs that nobody scaled, where the recipe fails."))

@@ -8,10 +8,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.config.optimizers import Schedules, label
+from benchmarks.config.labels import label, names
+from benchmarks.config.optimizers import Schedules
 from benchmarks.config.settings import Settings
 from benchmarks.data.registry import is_text
-from benchmarks.reporting.comparison import names
 from benchmarks.training.loop import Epoch, Look
 
 

@@ -24,6 +24,8 @@ from filelock import FileLock, Timeout
 import lpoptax
 from benchmarks.config.settings import Settings
 
+PACKAGES = ("python", "jax", "flax", "optax", "numpy")  # that a figure of a study depends on.
+
 
 class FolderError(Exception):
     """A folder that cannot take results; the message is for the user."""

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.cli import main
 from benchmarks.models.vision import MODELS
-from benchmarks.reporting.experiment import main
 from benchmarks.studies import grid_speed
 from benchmarks.studies import learning_rates as one_learning_rate
 from benchmarks.studies.grid_selection import best_rate, contenders, losses, recipe, shared_rate
 from benchmarks.studies.grid_training import Cell, Norm, Task, data, halve, one_device, train
-from benchmarks.studies.learning_rates import FULL, QUICK, complete, rates, run, validation_parts
+from benchmarks.studies.learning_rates import FULL, QUICK, complete, rates, validation_parts
 from benchmarks.training.loop import train as train_alone
 from benchmarks.training.records import ResultsFolder
-from tests.test_hessian_spectrum import Linear
+from tests.test_hessian import Linear
 
 README = Path(__file__).parents[1] / "README.md"
-RESULTS = README.parent / "benchmarks" / "results" / "one_learning_rate"
+RESULTS = README.parent / "benchmarks" / "results" / "learning_rates"
 TASK = Task("digits", "resnet4", 48, 2, 96, 48)
 TEXT = FULL.tasks[2]
 TWO, SIX, ANNEALED = Norm(2.0, 2.0), Norm(6.0, 6.0), Norm(6.0, 2.0)
@@ -126,8 +126,8 @@ def test_the_study_continues_run_by_run_and_repeats_nothing(tmp_path, monkeypatc
 
     monkeypatch.setattr(one_learning_rate, "train", train_and_interrupt)
     command = ["--quick", "--output", str(tmp_path)]
-    assert main("one_learning_rate", run, "", command) == 130
-    assert main("one_learning_rate", run, "", command) == 0
+    assert main(["learning_rates", *command]) == 130
+    assert main(["learning_rates", *command]) == 0
     planned = [(part.held_out, cell) for part in validation_parts(QUICK) for cell in part.cells]
     assert trained[: len(planned)] == planned
     tested = [cell._replace(seed=0) for held_out, cell in trained[len(planned) :] if held_out == "test"]
@@ -140,13 +140,13 @@ def test_the_study_continues_run_by_run_and_repeats_nothing(tmp_path, monkeypatc
     assert "| digits | one | 2.0 | 100.0 | 3 | 3.1 |" in page
 
     monkeypatch.setattr(one_learning_rate, "train", None)
-    assert main("one_learning_rate", run, "", command) == 0
+    assert main(["learning_rates", *command]) == 0
     assert (tmp_path / "table.md").read_text() == page
     for name in ("digits-speed.json", "digits-rms-seed0.jsonl"):
         (tmp_path / "runs" / name).write_text("{")
         capsys.readouterr()
         with pytest.raises(SystemExit):
-            main("one_learning_rate", run, "", command)
+            main(["learning_rates", *command])
         assert f"{name} is damaged; remove it to run it again" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from benchmarks.studies.convergence_theorems import COUPLED, DIMENSION, FIXED, O
 from tests import reference
 from tests.reference import power
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "convergence_rate"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "convergence"
 P = st.one_of(st.floats(2.0, 64.0), st.just(np.inf))
 SEED = st.integers(0, 2**32 - 1)
 RATE = st.floats(1e-4, 3.0)

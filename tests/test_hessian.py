@@ -17,10 +17,10 @@ from flax import nnx
 from jax import lax
 from matplotlib.image import imread
 
+from benchmarks.cli import main
 from benchmarks.data.registry import load
 from benchmarks.models.convolutions import convolve, with_matrix_products
 from benchmarks.models.vision import MODELS
-from benchmarks.reporting.experiment import main
 from benchmarks.studies import hessian as hessian_spectrum
 from benchmarks.studies.hessian import (
     QUICK,
@@ -73,7 +73,7 @@ def test_a_network_with_products_for_convolutions_has_the_same_outputs_and_gradi
     conv = nnx.Conv(2, 3, (3, 3), stride, padding=((1, 1), (1, 1)), precision="highest", rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(conv)
     program, state = SimpleNamespace(evaluated=graphdef), SimpleNamespace(params=params, model_state={})
-    patched = with_matrix_products(program, state)
+    patched = with_matrix_products(program.evaluated, state.params, state.model_state)
     x, weights = (np.random.default_rng(0).standard_normal((2, 6, 7, n)).astype(np.float32) for n in (2, 3))
 
     @partial(jax.jit, static_argnums=0)
@@ -104,7 +104,7 @@ def test_other_convolutions_are_refused(options):
 @pytest.mark.usefixtures("_linear")
 def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     command = ["--quick", "--output", str(tmp_path)]
-    assert main("hessian_spectrum", run, "", command) == 0
+    assert main(["hessian", *command]) == 0
     record = json.loads((tmp_path / "digits-lpsgdm-seed0.json").read_text())
     assert [measured["epoch"] for measured in record["measured"]] == [0, 1]
     assert record["measured"][1]["loss"] < record["measured"][0]["loss"]
@@ -124,11 +124,11 @@ def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, mo
     for damaged in ("{", "[]", "[1]", "{}", '{"plan": 1}'):
         (tmp_path / "digits-lpsgdm-seed0.json").write_text(damaged)
         with pytest.raises(SystemExit):
-            main("hessian_spectrum", run, "", command)
+            main(["hessian", *command])
         assert "digits-lpsgdm-seed0.json is damaged; remove it to run it again" in capsys.readouterr().err
 
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "hessian_spectrum"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "hessian"
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_the_loss_is_that_of_training_on_fixed_whole_batches():
     (settings,), dataset, effort = runs(QUICK[0]), load("digits"), QUICK[0].effort
     program, state = start(settings, dataset, all_devices())
     images, labels = fixed_batches(settings, dataset, effort)
-    graphdef = with_matrix_products(program, state)
+    graphdef = with_matrix_products(program.evaluated, state.params, state.model_state)
     measure = compiled_measurement(graphdef, dataset.mean, dataset.std, effort)
     measured = measure(state.params, state.model_state, images, labels, jax.random.key(0))
 
