@@ -39,7 +39,6 @@ from benchmarks.reporting.figures import write_figure
 from benchmarks.reporting.tables import write_csv
 from benchmarks.studies import learning_rates_report as report
 from benchmarks.studies.grid_selection import MEASURED, Records, contenders
-from benchmarks.studies.grid_speed import speeds
 from benchmarks.studies.grid_training import Cell, Norm, Record, Task, train
 from benchmarks.training.records import (
     PACKAGES,
@@ -216,26 +215,6 @@ def _versions(recorded: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in recorded.items() if name not in ("machine", "devices")}
 
 
-def timings(study: Study, folder: ResultsFolder) -> dict[Task, Any]:
-    """Returns how fast the ways to train a grid are, for each task; measures what the folder lacks."""
-    found = {}
-    for task in study.tasks:
-        file = folder.path / f"{task.dataset}-speed.json"
-        with folder.lock(file.stem, wait=True):
-            if not file.exists():
-                measured = {"task": task._asdict(), "environment": environment(), "seconds": speeds(task)}
-                folder.write_text(file.name, json.dumps(measured, indent=1) + "\n")
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-            other = difference(task._asdict(), there["task"])
-            found[task] = there["seconds"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise _damaged(file) from error
-        if other:
-            raise FolderError(f"{file} does not belong to this study: {other}; name another folder")
-    return found
-
-
 def run(quick: bool, folder: Path) -> str:
     """Trains what the folder lacks; writes figures and numbers, and returns the answers."""
     study, runs = QUICK if quick else FULL, ResultsFolder(folder / "runs")
@@ -251,5 +230,5 @@ def run(quick: bool, folder: Path) -> str:
     by_task = {part.task: records for part, records in tested.items()}
     # Where the runs were trained, which need not be here.
     environments = (_read(_file(part, runs))[0]["environment"] for part in (*validated, *tested))
-    page = report.page(results, by_task, timings(study, runs))
+    page = report.page(results, by_task)
     return f"{page}\n\n{measured_with(environments, PACKAGES).replace('Measured', 'Trained')}"

@@ -24,14 +24,13 @@ from benchmarks.studies.grid_selection import (
     shared_rate,
     shown,
 )
-from benchmarks.studies.grid_speed import ROUNDS, TOGETHER
 from benchmarks.studies.grid_training import Cell, Norm, Record, Task
 
 LENGTHS = {"none": "as published", "dual_norm": "dual norm", "rms": "unit RMS"}  # by method.
 SHOWN = {TOP1: 20.0, NLL: 1.5}  # how far below the best the colors reach.
 
 
-def page(results: Mapping[Task, Records], tested: Mapping[Task, Records], timings: Mapping[Task, Any]) -> str:
+def page(results: Mapping[Task, Records], tested: Mapping[Task, Records]) -> str:
     """Returns all tables, and how to read them."""
     _, recipe_rate = recipe(list(results.values()))
     parts = [
@@ -53,11 +52,6 @@ def page(results: Mapping[Task, Records], tested: Mapping[Task, Records], timing
             "## The recipe on test data",
             test_table(results, tested),
             _seeds_text(tested),
-            "## Time",
-            time_table(results, timings),
-            "All runs are those of unit RMS with one seed, without their evaluation. The first step "
-            f"compiles; of the later ones, {ROUNDS} rounds of {TOGETHER} in which the ways take turns, it is "
-            "the median.",
         ]
     )
 
@@ -165,25 +159,6 @@ def _seeds_text(tested: Mapping[Task, Records]) -> str:
         "each, from so many pairs. No optimizer has weight decay. Intervals are Welch's, not corrected for "
         "their number."
     )
-
-
-def time_table(results: Mapping[Task, Records], timings: Mapping[Task, Any]) -> str:
-    """Returns how long the runs of a part of the grid take in each way."""
-    lines = []
-    for task, ways in timings.items():
-        runs = sum((cell.method, cell.seed) == ("rms", 0) for cell in results[task])
-        steps = task.epochs * (task.train // task.batch_size)
-        seconds = {
-            way: (runs if "each run" in way else 1) * first + runs * steps * later
-            for way, (first, later) in ways.items()
-        }
-        slowest = max(seconds.values())
-        for way, total in seconds.items():
-            first, later = ways[way]
-            spent = f"{first:.1f}", f"{1000 * later:.1f}", f"{total:.0f}", f"{slowest / total:.1f}"
-            lines.append([task.dataset, way, *spent])
-    columns = ["task", "way", "first step, s", "later step of a run, ms", "all runs, s", "speed-up"]
-    return markdown_table(columns, lines)
 
 
 def rows(task: Task, records: Records) -> list[dict[str, object]]:
