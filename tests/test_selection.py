@@ -44,7 +44,8 @@ def test_every_preset_is_a_run(paper, dataset, model, optimizer):
         assert (run.dataset, run.model, run.optimizer) == (dataset, model, optimizer)
         # A hyperparameter that a row gives and the optimizer does not take would be forgotten.
         own = {"p", "anneal", "b1", "b2", "eps", "alpha", "tau"}
-        assert {name for name in own if getattr(run, name) is not None} == set(OPTIMIZERS[optimizer].takes)
+        taken = {name for name, value in OPTIMIZERS[optimizer].takes.items() if value is not None}
+        assert {name for name in own if getattr(run, name) is not None} == taken
         params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         built = build_optimizer(run, 10_000)
         updates, _ = built.update(params, built.init(params), params)
@@ -208,6 +209,26 @@ def test_labels_tell_p(optimizer, p, name, shown):
     assert (label(run), p_text(run)) == (name, shown)
 
 
+@pytest.mark.parametrize(
+    ("changes", "name", "shown"),
+    [
+        ({"normalization": "rms"}, "LPSGDM at unit RMS, p 6 → 2", "6 → 2"),
+        (
+            {"normalization": "dual_norm", "per_leaf": True},
+            "LPSGDM with the dual norm of each leaf, p 6 → 2",
+            "6 → 2",
+        ),
+        ({"p_final": 3.0}, "LPSGDM, p 6 → 3", "6 → 3"),
+        ({"p_final": 6.0}, "LPSGDM, p 6", "6"),
+        ({"p": math.inf, "p_final": math.inf}, "LPSGDM, p ∞", "∞"),
+    ],
+)
+def test_labels_tell_the_length_of_a_step_and_the_last_p(changes, name, shown):
+    run = dataclasses.replace(one(*CIFAR, "lpsgdm"), **changes)
+    assert label(run) == name
+    assert p_text(run) == shown
+
+
 STEPS, EPOCHS = 10, 6  # steps of an epoch, and epochs.
 
 
@@ -233,6 +254,12 @@ def test_p_may_fall_each_step():
     expected = 2 + (9 - 2) * (1 + np.cos(np.pi * steps / (STEPS * EPOCHS - 1))) / 2
     p = values(scheduled("lpsgdm", p=9.0, anneal="step").p)
     np.testing.assert_allclose(p, expected, rtol=1e-6)
+
+
+def test_p_may_end_elsewhere_or_stay():
+    falling = values(scheduled("lpsgdm", p=9.0, p_final=3.0).p)
+    assert (falling[0], falling[-1]) == (9.0, 3.0)
+    assert scheduled("lpsgdm", p=math.inf, p_final=math.inf).p == math.inf
 
 
 def test_p_of_gsgd_falls_each_step_from_infinity():
@@ -290,6 +317,19 @@ def test_weight_decay_leaves_biases_and_scales_if_only_kernels_decay(name):
     assert jnp.all(everything["scale"] < 0)
     np.testing.assert_array_equal(kernels["kernel"], everything["kernel"])
     np.testing.assert_array_equal(kernels["scale"], 0)
+
+
+@pytest.mark.parametrize("name", ["lpsgd", "lpsgdm", "gsgd"])
+@pytest.mark.parametrize("per_leaf", [None, True])
+def test_the_length_of_a_step_is_that_of_its_setting(name, per_leaf):
+    run = one(*CIFAR, name, {"epochs": [1], "batch_size": [8], "learning_rate": [0.1], "weight_decay": [0.0]})
+    run = dataclasses.replace(run, schedule="constant", normalization="rms", per_leaf=per_leaf)
+    g = {"w": jnp.array([3.0, -1.0]), "b": jnp.array([1e-3, 2e-3, 0.0])}
+    optimizer = build_optimizer(run, 10)
+    updates, _ = optimizer.update(g, optimizer.init(g), g)
+    vectors = updates.values() if per_leaf else [jnp.concatenate(list(updates.values()))]
+    for vector in vectors:
+        assert float(jnp.sqrt(jnp.mean(vector**2))) == pytest.approx(0.1, rel=1e-5)
 
 
 def test_seeds_share_an_optimizer_and_settings_do_not():
