@@ -65,6 +65,7 @@ def digits(optimizer, epochs=1, seed=0):
     return settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns(name, one_device):
     *_, last = train(digits(name, 3, 1), load("digits", held_out="validation"), mesh=one_device)
@@ -72,6 +73,7 @@ def test_every_optimizer_learns(name, one_device):
     assert last.held_out_top1 > 0.6
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(one_device):
     dataset = load("digits", held_out="validation")
     first, second = (
@@ -126,6 +128,7 @@ def losses(folder):
     return [[(epoch["train_nll"], epoch["held_out_top1"]) for epoch in run.epochs] for run in runs]
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_reports_what_there_is_and_continues(tmp_path, monkeypatch, capsys):
     assert main([*SHORT, "--output", str(tmp_path / "whole")]) == 0
     command = [*SHORT, "--output", str(tmp_path / "cut")]
@@ -171,6 +174,7 @@ def test_a_disk_that_is_full_at_the_end_is_one_clear_line(tmp_path, monkeypatch,
     assert len(losses(tmp_path)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["at once", "in a run"])
 def test_a_job_that_is_told_to_end_reports_what_there_is(tmp_path, moment):
     command = [sys.executable, "-m", "benchmarks", "compare", "--output", str(tmp_path)]
@@ -219,6 +223,7 @@ def test_a_run_that_another_job_is_about_is_left_to_it(tmp_path):
     assert len(read(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_through_all_combinations_and_continues(tmp_path, monkeypatch):
     command = ["sweep", "--optimizers", "lpsgdm", "sgdm", "--p", "3", "6", "--seeds", "2", "--epochs", "1"]
     assert main([*command, "--output", str(tmp_path)]) == 0
@@ -250,6 +255,7 @@ def test_images_trains_one_run_on_what_it_is_told(tmp_path):
 TUNE = ["tune", "--seeds", "1", "--epochs", "1", "--batch-size", "50", "--optimizers", "sgdm", "lpsgdm"]
 
 
+@pytest.mark.slow
 def test_tune_tries_as_much_with_every_optimizer_and_continues(tmp_path, monkeypatch):
     command = [*TUNE, "--learning-rate", "0.1", "0.01", "0.001", "--trials", "2", "--output", str(tmp_path)]
     tried = []
@@ -283,6 +289,7 @@ def test_tune_tries_as_much_with_every_optimizer_and_continues(tmp_path, monkeyp
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == table
 
 
+@pytest.mark.slow
 def test_time_tells_what_the_time_goes_into(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "ROUNDS", 2)
     command = ["time", "--optimizers", "sgdm", "--batch-size", "400", "600"]
@@ -397,6 +404,7 @@ def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path, capsys)
     assert "file is a file, not a folder" in error_of(capsys, [*QUICK, "--output", tmp_path / "file"])
 
 
+@pytest.mark.slow
 def test_runs_of_other_settings_stand_beside_each_other(tmp_path):
     main([*QUICK, "--output", str(tmp_path)])
     (first,) = read(tmp_path)
@@ -405,6 +413,7 @@ def test_runs_of_other_settings_stand_beside_each_other(tmp_path):
     assert first in read(tmp_path)
 
 
+@pytest.mark.slow
 def test_results_of_other_versions_are_not_continued(tmp_path, capsys):
     main([*QUICK, "--output", str(tmp_path)])
     (record,) = tmp_path.glob("*.jsonl")

@@ -57,6 +57,7 @@ def stopped_in_a_write(folder, process):
     return any(folder.glob("*tmp*"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, undisturbed):
     folder = tmp_path / "run"
     moments, ignored = random.Random(0), 0
@@ -138,6 +139,7 @@ def cut_list(folder):
     (folder / "6.sha256").write_text("".join((folder / "6.sha256").read_text().splitlines(True)[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -222,6 +224,7 @@ def test_a_full_disk_fails_before_training(tmp_path, monkeypatch):
     assert_fails_before_training(tmp_path, "has 1 bytes left; the checkpoints need")
 
 
+@pytest.mark.slow
 def test_a_disk_that_lets_no_file_grow_fails_before_training(tmp_path):
     limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "limited", *COMMAND, str(tmp_path)]
     run = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)

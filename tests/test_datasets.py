@@ -97,6 +97,7 @@ def test_the_digits_are_normalised_by_their_training_split(digits_data):
     assert dataset.std == pytest.approx([images.std()], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_dataset_has_the_sizes_it_says(name, tiny_data):
     dataset = load(name, data_dir=tiny_data)
@@ -111,6 +112,7 @@ def test_a_dataset_has_the_sizes_it_says(name, tiny_data):
     assert len(dataset.mean) == len(dataset.std) == dataset.shape[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_validation_is_a_tenth_of_the_training_split(name, tiny_data):
     dataset = load(name, held_out="validation", data_dir=tiny_data)

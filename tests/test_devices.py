@@ -76,6 +76,7 @@ def assert_placed_like_params(optimizer, state, params):
     optax.tree.map_params(optimizer, check, state, params)
 
 
+@pytest.mark.slow
 @every_kind
 @every_layout
 @every_axis_type
@@ -197,6 +198,7 @@ def trained(optimizer, params, batches):
     return params
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_batch_over_eight_devices_trains_as_on_one(row):
     params, batches = regression()
@@ -260,6 +262,7 @@ def finish_two(processes, files):
 
 # The perceptron has dropout; and pixels that never change, whose gradients are but rounding
 # errors, which p = 6 would raise to their fifth root.
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "optimizer"), [("resnet8", "lpsgdm"), ("perceptron", "sgdm")])
 def test_two_processes_train_as_one(model, optimizer, tmp_path):
     first, second = finish_two(*start_two(model, optimizer, tmp_path))
@@ -270,6 +273,7 @@ def test_two_processes_train_as_one(model, optimizer, tmp_path):
     chex.assert_trees_all_close(first, trained_params(model, optimizer), rtol=1e-4, atol=5e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_end_as_if_they_had_not_been(tmp_path):
     undisturbed = finish_two(*start_two("perceptron", "sgdm", tmp_path, tmp_path / "undisturbed"))
     folder = tmp_path / "killed"

@@ -101,6 +101,7 @@ def test_other_convolutions_are_refused(options):
         nnx.Conv(2, 4, (3, 3), rngs=nnx.Rngs(0), **options)(jnp.ones((1, 6, 7, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_linear")
 def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     command = ["--quick", "--output", str(tmp_path)]

@@ -16,6 +16,7 @@ def trained(folder, *options):
     return run, epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "batch_size", "images"),
     [("cifar10", 64, {"train": 640, "held_out": 100}), ("imagenet2012", 16, {"train": 160, "held_out": 16})],
@@ -37,6 +38,7 @@ def test_ten_steps_on_one_and_on_eight_devices_have_equal_losses(
         assert on_eight[measured] == pytest.approx(on_one[measured], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_tiny_dataset_is_not_reported_as_the_whole(tiny_data, tmp_path):
     options = (
         "--dataset",

@@ -77,6 +77,7 @@ def test_no_check_of_floats_raises_an_alarm(name):
     error.throw()
 
 
+@pytest.mark.slow
 @every_kind
 def test_no_tracer_leaks(name, clear_caches):
     with jax.checking_leaks():

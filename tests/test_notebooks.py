@@ -25,6 +25,7 @@ def kinds(cell):
     ]
 
 
+@pytest.mark.slow
 @each_notebook
 def test_it_runs_from_start_to_end_and_shows_what_is_saved(path):
     # Figures and text, but not their content: numbers differ between versions of JAX.

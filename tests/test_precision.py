@@ -45,6 +45,7 @@ def trained(optimizer, dtype=jnp.float32):
     return np.asarray(w, np.float64), float(loss(w, slice(None)) / loss(jnp.zeros(20), slice(None)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
     [lpsgdm(P), lpsgdm(2.0), lpsgdm(jnp.inf), stacey(3.0, 2.0), stacey(3.0, 3.0), stacey(2.0, 3.0)],

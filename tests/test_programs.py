@@ -278,8 +278,7 @@ def test_the_gradient_through_updates_is_that_of_finite_differences(normalizatio
         optimizer = lpoptax.lpsgdm(settings[0], settings[1], normalization=normalization)
         return descend(optimizer, lambda p: mean_square(linear, p), START, steps=3)[1]
 
-    for at in ([0.05, 3.0], [0.05, 1.6]):
-        check_grads(final_loss, (jnp.array(at),), order=1, modes=["rev"], rtol=2e-2, eps=1e-3)
+    check_grads(final_loss, (jnp.array([0.05, 1.6]),), order=1, modes=["rev"], rtol=2e-2, eps=1e-3)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

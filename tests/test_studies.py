@@ -15,6 +15,7 @@ from benchmarks.reporting.tables import markdown_table, write_csv
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["landscapes", "gaussians", "convergence", "unscaled_inputs"])
 def test_quick_mode_writes_the_files_that_are_committed_of_the_full_one(name, tmp_path, monkeypatch):
     study = importlib.import_module(f"benchmarks.studies.{name}")

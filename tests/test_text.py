@@ -172,6 +172,7 @@ def test_c4_that_tfds_has_not_prepared_is_told(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_c4_is_read_from_a_folder_of_tfds(tiny_data):
     test, validation = (load("c4", held_out=held, data_dir=tiny_data) for held in ("test", "validation"))
     assert test.shape == (256,)
@@ -225,6 +226,7 @@ def test_losses_are_means_over_all_tokens_of_all_sequences(data, alone):
     assert epoch.held_out_nll < epoch.train_nll < np.log(dataset.classes)
 
 
+@pytest.mark.slow
 def test_a_job_on_eight_devices_reports_what_one_measures(data, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "all_devices", lambda: mesh_of(8))
     options = ("--optimizer", "sgd", "--batch-size", 16, "--epochs", 1, "--learning-rate", 0.1)

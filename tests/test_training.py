@@ -219,6 +219,7 @@ def runs_of_resnet():
         return {count: finish(train(RESNET, digits(), mesh=mesh_of(count))) for count in (1, 8)}
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(runs_of_resnet):
     (one,), first = runs_of_resnet[1]
     (eight,), second = runs_of_resnet[8]
