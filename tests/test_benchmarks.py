@@ -86,6 +86,7 @@ def test_the_same_seed_gives_the_same_run(one_device):
     assert first == second
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(one_device):
     dataset = load("digits")
     first, second = (next(train(digits("lpsgdm", seed=seed), dataset, mesh=one_device)) for seed in (0, 1))
@@ -148,6 +149,7 @@ def test_an_interrupted_comparison_reports_what_there_is_and_continues(tmp_path,
     assert files(tmp_path / "cut") == {*REPORTED, "sgdm"}
 
 
+@pytest.mark.slow
 def test_a_comparison_interrupted_in_its_first_run_has_a_table(tmp_path, monkeypatch):
     interrupt_in_epoch(2, 0, monkeypatch)
     assert main([*SHORT, "--output", str(tmp_path)]) == 130
@@ -238,6 +240,7 @@ def test_a_sweep_goes_through_all_combinations_and_continues(tmp_path, monkeypat
     assert trained == [(2, 0)] * 3
 
 
+@pytest.mark.slow
 def test_images_trains_one_run_on_what_it_is_told(tmp_path):
     command = ["images", "--optimizer", "lpsgdm", "--p", "4", "--epochs", "1", "--seed", "3"]
     main([*command, "--dtype", "bfloat16", "--decay", "kernels", "--output", str(tmp_path)])

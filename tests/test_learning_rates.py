@@ -31,6 +31,7 @@ def _linear(monkeypatch):
     monkeypatch.setitem(MODELS, "resnet4", Linear)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "optimizer"), [("none", "lpsgdm"), ("adamw", "adamw")])
 def test_a_run_of_the_grid_is_that_of_the_benchmarks(method, optimizer):
     cells = [Cell(method, ANNEALED, rate, 1) for rate in (0.01, 0.1)]
