@@ -48,7 +48,7 @@ Tree = Any  # of arrays, or of their shapes.
 
 P = lpoptax.cosine_p_schedule(p_max=6.0, total_steps=100_000)
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 1e-4}
-HALF = {"mu_dtype": jnp.bfloat16}
+HALF: dict[str, Any] = {"mu_dtype": jnp.bfloat16}
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "SGD with momentum": lambda: optax.sgd(1e-3, momentum=0.9),
     "AdamW": lambda: optax.adamw(**SETTINGS),
