@@ -308,6 +308,7 @@ def test_time_tells_what_the_time_goes_into(tmp_path, monkeypatch):
     assert "resnet8 on digits, float32; " in text
 
 
+@pytest.mark.slow
 def test_a_report_is_of_the_optimizers_and_epochs_asked_for(tmp_path, capsys):
     main([*SHORT, "--output", str(tmp_path / "runs")])
     capsys.readouterr()
@@ -455,6 +456,7 @@ def test_a_diverged_run_is_recorded_in_json_that_every_parser_reads(tmp_path):
     assert epoch["held_out_top1"] == 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ['{"settings": {', "[]", '{"epoch": 1}', '{"settings": {"p": 3}}', '"x"'])
 def test_a_damaged_record_is_never_overwritten(tmp_path, capsys, damage):
     main([*QUICK, "--output", str(tmp_path)])

@@ -184,6 +184,7 @@ def follow(method, rate, errors):
     return np.mean([np.sum(slopes(x) ** 2) for x in visited[:-1]])
 
 
+@pytest.mark.slow
 def test_runs_measure_the_exact_gradient_along_the_algorithm():
     steps, regime = experiment.CHUNK, REGIMES[0]
     measured = experiment.measure(regime, 1, 3)

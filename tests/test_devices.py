@@ -134,6 +134,7 @@ def test_an_update_communicates_nothing(name, layout, axis_type):
     assert communication(ROWS[name].build(), layout, axis_type) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_update_under_pmap_communicates_nothing(name):
     optimizer = ROWS[name].build()
@@ -212,6 +213,7 @@ def test_a_batch_over_eight_devices_trains_as_on_one(row):
     )
 
 
+@pytest.mark.slow
 @every_kind
 def test_pmap_trains_as_one_device(row):
     params, batches = regression()

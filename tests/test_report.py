@@ -331,6 +331,7 @@ def test_the_table_on_the_console_fits_into_80_columns():
         assert cell in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
