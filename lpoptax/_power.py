@@ -116,7 +116,7 @@ def _signed_power_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array
     magnitude = jnp.where(is_linear, 1, magnitude)
     chord = jax.lax.stop_gradient(tiny ** (exponent - 1))
     slope = jnp.where(is_linear, chord, finite_power(magnitude, exponent - 1))
-    radial = jnp.where(is_linear, 0, factor(1 - exponent, x) * quotient(x, magnitude))
+    radial = factor(1 - exponent, x) * quotient(x, magnitude)
     dmagnitude = jnp.real(jnp.conj(jnp.sign(x)) * dx) + deps
     tangent = factor(slope, x) * (dx - radial * factor(dmagnitude, x))
     return u, tangent + u * factor(jnp.log(magnitude) * dexponent, x)

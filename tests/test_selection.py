@@ -1,6 +1,7 @@
 """Which runs are selected: the papers' presets, what overrides them, labels and schedules."""
 
 import dataclasses
+import json
 import math
 
 import jax.numpy as jnp
@@ -330,6 +331,11 @@ def test_the_length_of_a_step_is_that_of_its_setting(name, per_leaf):
     vectors = updates.values() if per_leaf else [jnp.concatenate(list(updates.values()))]
     for vector in vectors:
         assert float(jnp.sqrt(jnp.mean(vector**2))) == pytest.approx(0.1, rel=1e-5)
+
+
+def test_settings_survive_as_plain_data():
+    run = dataclasses.replace(one(*CIFAR, "lpsgdm"), p=math.inf, p_final=math.inf, normalization="rms")
+    assert Settings.of(json.loads(json.dumps(run.plain(), allow_nan=False))) == run
 
 
 def test_seeds_share_an_optimizer_and_settings_do_not():
