@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from functools import partial
 from unittest import mock
 
 import jax
@@ -16,13 +17,14 @@ from benchmarks.data import corpora
 from benchmarks.data.registry import DataError, load, prepare
 from benchmarks.data.splits import Sequences
 from benchmarks.data.text import Stdlib, sequences, train_tokenizer, vocabulary_size
-from benchmarks.models.llama import LANGUAGE_MODELS, Shape
+from benchmarks.models.llama import Llama, Size
+from benchmarks.models.registry import MODELS, Model
 from benchmarks.training import runner as sweep
 from benchmarks.training.loop import check, train
 from benchmarks.training.records import read
 from tests.reference_models import llama, nll
 
-TINY = Shape(layers=1, width=16, heads=2, hidden=24)
+TINY = Size(layers=1, width=16, heads=2, hidden=24)
 DOCUMENTS = [
     "def f(x):\n    return x + 1\n" * 20,
     "naïve ∀ tabs\tand\r\nends",
@@ -34,7 +36,7 @@ DOCUMENTS = [
 @pytest.fixture(autouse=True, scope="module")
 def _tiny_model():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(LANGUAGE_MODELS, "llama_small", TINY)
+        patch.setitem(MODELS, "llama_small", Model(partial(Llama, TINY), "sequences"))
         yield
 
 

@@ -37,7 +37,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 import lpoptax
-from benchmarks.models.vision import build_model
+from benchmarks.models.registry import build_model
 from benchmarks.reporting.figures import COLORS, write_figure
 from benchmarks.reporting.tables import markdown_table, write_csv
 
