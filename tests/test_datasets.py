@@ -202,12 +202,23 @@ def test_of_a_narrow_photograph_the_middle_is_taken(size, box):
     assert random_box(*size, np.random.default_rng(0)) == box
 
 
-def evaluated(image, file_format):
-    """Returns the image as evaluation would load it from a file."""
+def photographs_of(image, file_format):
+    """Returns photographs that are all the same."""
     content = io.BytesIO()
     image.save(content, file_format)
-    records = mock.Mock(read=lambda indices: [{"image": content.getvalue(), "label": 0} for _ in indices])
-    return Photographs(records).load(np.array([0]), None)[0][0]
+    example = {"image": content.getvalue(), "label": 0}
+    return Photographs(mock.Mock(read=lambda indices: [example for _ in indices]))
+
+
+def evaluated(image, file_format):
+    """Returns the image as evaluation would load it from a file."""
+    return photographs_of(image, file_format).load(np.array([0]), None)[0][0]
+
+
+def test_each_photograph_has_its_own_crop():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    crops, _ = photographs_of(Image.fromarray(noise), "PNG").load(np.arange(4), SEED)
+    assert len({crop.tobytes() for crop in crops}) == 4
 
 
 def test_evaluation_sees_the_middle_of_the_photograph():

@@ -229,32 +229,31 @@ def rows_of(tree: str, measured: Mapping[str, tuple[Step, list[float]]]) -> list
     return rows
 
 
+# What a column of the table is called, and its digits.
+COLUMNS = {
+    "n": ("n", 0),
+    "/ AdamW": ("/ AdamW", 2),
+    "/ SGD with momentum": ("/ SGD", 2),
+    "/ memory": ("/ memory", 2),
+    "bytes moved": ("bytes moved", 1),
+    "least bytes": ("least bytes", 1),
+    "flops": ("flops", 0),
+    "state, bytes": ("state, bytes", 1),
+    "compilation, s": ("compile, s", 1),
+    "compilation / AdamW": ("compile / AdamW", 2),
+}
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a Markdown table."""
-    digits = {
-        "n": 0,
-        **{f"/ {other}": 2 for other in REFERENCES},
-        "/ memory": 2,
-        "bytes moved": 1,
-        "least bytes": 1,
-        "flops": 0,
-        "state, bytes": 1,
-        "compilation, s": 1,
-        "compilation / AdamW": 2,
-    }
-    short = {
-        "/ SGD with momentum": "/ SGD",
-        "compilation, s": "compile, s",
-        "compilation / AdamW": "compile / AdamW",
-    }
     cells = []
     for row in rows:
         half = (row["upper quartile, ms"] - row["lower quartile, ms"]) / 2
         rest = [
-            "" if row[column] is None else f"{row[column]:.{places}f}" for column, places in digits.items()
+            "" if row[name] is None else f"{row[name]:.{digits}f}" for name, (_, digits) in COLUMNS.items()
         ]
         cells.append([row["step"], f"{row['ms']:.1f} ± {half:.1f}", *rest])
-    return markdown_table(["step", "ms", *(short.get(column, column) for column in digits)], cells)
+    return markdown_table(["step", "ms", *(heading for heading, _ in COLUMNS.values())], cells)
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
