@@ -9,8 +9,7 @@ from benchmarks.config.optimizers import OPTIMIZERS
 from benchmarks.config.selection import option
 from benchmarks.config.settings import CHOICES, PAPERS
 from benchmarks.data import registry as datasets
-from benchmarks.models.llama import LANGUAGE_MODELS
-from benchmarks.models.vision import MODELS
+from benchmarks.models.registry import MODELS
 
 LARGEST = 100_000_000
 
@@ -26,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 def add_workload(job: Parser, *, text: bool | None = None) -> None:
     """Adds what is trained on what, and with whose settings; for images or text alone if told so."""
     data = [name for name in datasets.NAMES if text in (None, datasets.is_text(name))]
-    models = [name for name in MODELS if text in (None, name in LANGUAGE_MODELS)]
+    models = [name for name, model in MODELS.items() if text in (None, model.takes == "sequences")]
     for name, choices, default in (
         ("--dataset", data, "stdlib" if text else "digits"),
         ("--model", models, "llama_small" if text else "resnet8"),

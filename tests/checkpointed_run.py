@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 
 from benchmarks.config.settings import Settings
 from benchmarks.data.registry import load
-from benchmarks.models.vision import MODELS
+from benchmarks.models.registry import MODELS, Model
 from benchmarks.training.checkpoints import Checkpoints
 from benchmarks.training.loop import train
 
@@ -35,9 +35,9 @@ LPSGDM = Settings(
 class Perceptron(nnx.Module):
     """A network that is small to compile, with dropout."""
 
-    def __init__(self, *, large, channels, classes, dtype, rngs) -> None:
+    def __init__(self, *, shape, classes, dtype, rngs) -> None:
         """Makes a network for the digits."""
-        self.hidden = nnx.Linear(64 * channels, 32, use_bias=False, dtype=dtype, rngs=rngs)
+        self.hidden = nnx.Linear(64 * shape[-1], 32, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm = nnx.BatchNorm(32, rngs=rngs)
         self.dropout = nnx.Dropout(0.2, rngs=rngs)
         self.head = nnx.Linear(32, classes, rngs=rngs)
@@ -47,7 +47,7 @@ class Perceptron(nnx.Module):
         return self.head(self.dropout(nnx.relu(self.norm(self.hidden(x.reshape(len(x), -1))))))
 
 
-MODELS["perceptron"] = Perceptron
+MODELS["perceptron"] = Model(Perceptron)
 
 
 def start(checkpoints, settings=LPSGDM, mesh=None):

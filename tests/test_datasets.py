@@ -18,9 +18,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from benchmarks.data import digits, fashion_mnist
-from benchmarks.data.images import Photographs, random_box
+from benchmarks.data import digits
+from benchmarks.data import prepare as preparation
 from benchmarks.data.registry import NAMES, DataError, load, prepare
+from benchmarks.data.splits import Photographs, random_box
 from tests.archives import WRITERS, registered, write_cifar10
 
 ROOT = Path(__file__).parents[1]
@@ -201,20 +202,32 @@ def test_of_a_narrow_photograph_the_middle_is_taken(size, box):
     assert random_box(*size, np.random.default_rng(0)) == box
 
 
-def evaluated(image, file_format):
-    """Returns the image as evaluation would load it from a file."""
+def photographs_of(image, file_format):
+    """Returns photographs that are all the same."""
     content = io.BytesIO()
     image.save(content, file_format)
-    records = mock.Mock(read=lambda keys: [{"image": content.getvalue(), "label": 0} for _ in keys])
-    return Photographs(records).load(np.array([0]), None)[0][0]
+    example = {"image": content.getvalue(), "label": 0}
+    return Photographs(mock.Mock(read=lambda indices: [example for _ in indices]))
+
+
+def evaluated(image, file_format):
+    """Returns the image as evaluation would load it from a file."""
+    return photographs_of(image, file_format).load(np.array([0]), None)[0][0]
+
+
+def test_each_photograph_has_its_own_crop():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    crops, _ = photographs_of(Image.fromarray(noise), "PNG").load(np.arange(4), SEED)
+    assert len({crop.tobytes() for crop in crops}) == 4
 
 
 def test_evaluation_sees_the_middle_of_the_photograph():
-    # As wide as in ImageNet, and brighter to the right: 500 x 375 becomes 341 x 256.
+    # As wide as in ImageNet, and brighter to the right. Seven eighths of the shorter side are seen.
     columns = np.linspace(0, 255, 500).round().astype(np.uint8)
     ramp = np.broadcast_to(columns[:, None], (375, 500, 3))
     image = evaluated(Image.fromarray(ramp), "PNG")
-    expected = (np.arange(58, 58 + 224) + 0.5) / 341 * 255
+    side = 375 * 7 / 8
+    expected = ((500 - side) / 2 + side * (np.arange(224) + 0.5) / 224) / 500 * 255
     np.testing.assert_allclose(image[100, :, 1], expected, atol=1)
 
 
@@ -230,7 +243,7 @@ def test_every_photograph_becomes_rgb(mode, expected):
 
 
 def test_two_processes_can_prepare_the_digits_at_once(tmp_path, monkeypatch):
-    splits, others = digits._splits, []
+    splits, others = digits.splits, []
 
     def meanwhile():
         if not others:
@@ -238,7 +251,7 @@ def test_two_processes_can_prepare_the_digits_at_once(tmp_path, monkeypatch):
             prepare("digits", data_dir=tmp_path)
         return splits()
 
-    monkeypatch.setattr(digits, "_splits", meanwhile)
+    monkeypatch.setattr(digits, "splits", meanwhile)
     folder = prepare("digits", data_dir=tmp_path)
     assert others
     assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
@@ -260,12 +273,17 @@ def test_the_published_fashion_mnist_is_restored_from_debians(tmp_path):
             file.write(name.encode() * 100)
         expected[name] = stream.getvalue()
         (tmp_path / name).write_bytes(gzip.compress(name.encode() * 100, 9, mtime=1591347949))
-    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in expected.items()}
-    assert fashion_mnist.published(tmp_path, checksums) == expected
+
+    def read(name):
+        return preparation.published(tmp_path / name, hashlib.sha256(expected[name]).hexdigest())
+
+    assert [read(name) for name in names] == list(expected.values())
     # The published files themselves do as well, and no others.
     (tmp_path / names[0]).write_bytes(expected[names[0]])
+    assert read(names[0]) == expected[names[0]]
     (tmp_path / names[1]).write_bytes(gzip.compress(b"something else"))
-    assert fashion_mnist.published(tmp_path, checksums) == {**expected, names[1]: None}
+    with pytest.raises(DataError, match=f"{names[1]} is damaged"):
+        read(names[1])
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -326,7 +344,7 @@ def test_the_command_is_short_for_tfds_own_folder(tmp_path):
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(fashion_mnist, "INSTALLED", tmp_path)
+    monkeypatch.setattr(preparation, "FASHION_MNIST", tmp_path)
     with pytest.raises(DataError) as error:
         prepare("fashion_mnist", data_dir=tmp_path)
     file = tmp_path / "t10k-images-idx3-ubyte.gz"

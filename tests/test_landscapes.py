@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from benchmarks.studies import landscapes
-from benchmarks.studies.landscapes import METHODS, Method, Workload
+from benchmarks.studies.landscapes import NORMS, Norm, Workload
 from tests.reference import power
 
 AXES = Workload(dimension=4, condition=50.0, rotated=False, starts=2, longest=8)
 
 
 def relative_losses(workload, steps):
-    """Returns methods x constant or cosine x rates."""
-    settings = landscapes.settings(METHODS, steps)
+    """Returns norms x constant or cosine x rates."""
+    settings = landscapes.settings(NORMS, steps)
     return np.asarray(landscapes.mean_final_losses(settings, *landscapes.problems_of(workload)))
 
 
@@ -29,13 +29,13 @@ def test_every_p_and_rate_descends_as_the_formula_says():
     problem, starts = landscapes.problems_of(AXES)
     curvature = np.asarray(problem.curvature, np.float64)
     measured = relative_losses(AXES, 8)
-    for index, method in enumerate(METHODS):
+    for index, norm in enumerate(NORMS):
         for decays, rate_index in ((0, 6), (0, 12), (1, 9)):
 
-            def p(step, method=method):
-                if method.p_max == method.p_final:
-                    return method.p_max
-                return 2 + (method.p_max - 2) * (1 + np.cos(np.pi * step / 7)) / 2
+            def p(step, norm=norm):
+                if norm.first == norm.last:
+                    return norm.first
+                return 2 + (norm.first - 2) * (1 + np.cos(np.pi * step / 7)) / 2
 
             def rate(step, decays=decays, rate_index=rate_index):
                 factor = (1 + np.cos(np.pi * step / 8)) / 2 if decays else 1
@@ -66,7 +66,7 @@ def test_a_rotation_keeps_the_curvatures_and_p_2_alone_ignores_it():
     aligned = landscapes.Problem(curvature, None)
     final_loss = jax.jit(landscapes.final_loss)
     ends = [
-        final_loss(landscapes.Setting(Method(p, p), 0.05, False, 9), at, start)
+        final_loss(landscapes.Setting(Norm(p, p), 0.05, False, 9), at, start)
         for p in (2.0, np.inf)
         for at, start in ((problem, x), (aligned, jnp.asarray(q @ np.arange(4.0), jnp.float32)))
     ]
@@ -76,7 +76,7 @@ def test_a_rotation_keeps_the_curvatures_and_p_2_alone_ignores_it():
 
 def test_the_fewest_steps_are_those_of_the_formula_for_gradient_descent():
     workload = AXES._replace(condition=1.5, longest=16)
-    rows = landscapes.measure(workload)
+    rows = landscapes.measure(workload).to_dict("records")
     curvature = 1.5 ** np.linspace(0.5, -0.5, 4)
     starts = np.asarray(landscapes.problems_of(workload)[1], np.float64)
     for row in rows:

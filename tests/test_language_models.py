@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks.models.llama import Llama, Shape, rotate
-from benchmarks.models.vision import build_model
+from benchmarks.models.llama import Llama, Size, rotate
+from benchmarks.models.registry import build_model
 from tests import reference_models
 
-SMALL = Shape(layers=2, width=16, heads=2, hidden=24)
+SMALL = Size(layers=2, width=16, heads=2, hidden=24)
 TOKENS = np.random.default_rng(1).integers(0, 11, (3, 9)).astype(np.int32)
 
 
@@ -21,7 +21,9 @@ def abstract(name, vocabulary, dtype="float32"):
 @pytest.fixture(scope="module")
 def model():
     """Returns a small model whose parameters are far from their initial values, so that all matter."""
-    abstract = nnx.eval_shape(lambda: Llama(SMALL, vocabulary=11, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(
+        lambda: Llama(SMALL, shape=(9,), classes=11, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    )
     graphdef, params = nnx.split(abstract, nnx.Param)
     rng = np.random.default_rng(0)
     return nnx.merge(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cli import main
-from benchmarks.models.vision import MODELS
+from benchmarks.models.registry import MODELS, Model
 from benchmarks.studies import learning_rates as one_learning_rate
 from benchmarks.studies.grid_selection import best_rate, contenders, losses, recipe, shared_rate
 from benchmarks.studies.grid_training import Cell, Norm, Task, data, halve, one_device, train
@@ -28,7 +28,7 @@ TWO, SIX, ANNEALED = Norm(2.0, 2.0), Norm(6.0, 6.0), Norm(6.0, 2.0)
 
 @pytest.fixture(autouse=True)
 def _linear(monkeypatch):
-    monkeypatch.setitem(MODELS, "resnet4", Linear)
+    monkeypatch.setitem(MODELS, "resnet4", Model(Linear))
 
 
 @pytest.mark.slow

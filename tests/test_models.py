@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks.models.vision import build_model
+from benchmarks.models.registry import build_model
 from tests import reference_models
 
 NAMES = ["resnet8", "resnet8_stride2", "resnet20", "resnet18", "resnet50", "vgg11"]

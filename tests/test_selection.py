@@ -14,7 +14,7 @@ from benchmarks.config.labels import label, p_text
 from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer, schedules
 from benchmarks.config.selection import select
 from benchmarks.config.settings import PAPERS, PRESETS, Settings, SettingsError, presets
-from benchmarks.models.vision import MODELS
+from benchmarks.models.registry import MODELS
 
 # Only what decides: paper, dataset, model and optimizer; some have a row for each of several p.
 LINES = PRESETS.read_text(encoding="utf-8").splitlines()[1:]

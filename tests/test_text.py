@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from functools import partial
 from unittest import mock
 
 import jax
@@ -14,15 +15,16 @@ from benchmarks.cli import main
 from benchmarks.config.settings import Settings, SettingsError
 from benchmarks.data import corpora
 from benchmarks.data.registry import DataError, load, prepare
-from benchmarks.data.sequences import Sequences
+from benchmarks.data.splits import Sequences
 from benchmarks.data.text import Stdlib, sequences, train_tokenizer, vocabulary_size
-from benchmarks.models.llama import LANGUAGE_MODELS, Shape
+from benchmarks.models.llama import Llama, Size
+from benchmarks.models.registry import MODELS, Model
 from benchmarks.training import runner as sweep
 from benchmarks.training.loop import check, train
 from benchmarks.training.records import read
 from tests.reference_models import llama, nll
 
-TINY = Shape(layers=1, width=16, heads=2, hidden=24)
+TINY = Size(layers=1, width=16, heads=2, hidden=24)
 DOCUMENTS = [
     "def f(x):\n    return x + 1\n" * 20,
     "naïve ∀ tabs\tand\r\nends",
@@ -34,7 +36,7 @@ DOCUMENTS = [
 @pytest.fixture(autouse=True, scope="module")
 def _tiny_model():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(LANGUAGE_MODELS, "llama_small", TINY)
+        patch.setitem(MODELS, "llama_small", Model(partial(Llama, TINY), "sequences"))
         yield
 
 
@@ -62,9 +64,7 @@ def data(library, tmp_path_factory):
 
 
 def split_of(rows, per_epoch=None):
-    source = mock.MagicMock(read=lambda keys: [{"tokens": rows[key]} for key in keys])
-    source.__len__.return_value = len(rows)
-    return Sequences(source, per_epoch)
+    return Sequences(mock.Mock(read_all=lambda: [{"tokens": row} for row in rows]), per_epoch)
 
 
 # Tokens.
@@ -143,7 +143,9 @@ def r_database(novels):
         vector = b"X\n" + bytes.fromhex("00000003 00040201 00030500 00000005") + b"UTF-8"
         vector += (16).to_bytes(4, "big") + len(lines).to_bytes(4, "big")
         for line in lines:
-            vector += bytes.fromhex("00040009") + len(line.encode()).to_bytes(4, "big") + line.encode()
+            # The flag says whether it is ASCII or UTF-8.
+            flag = "00040009" if line.isascii() else "00008009"
+            vector += bytes.fromhex(flag) + len(line.encode()).to_bytes(4, "big") + line.encode()
         content += len(vector).to_bytes(4, "big") + zlib.compress(vector)
     return content
 
@@ -156,10 +158,9 @@ def test_the_novels_are_read_and_the_last_two_are_held_out(tmp_path):
     assert split == {"train": texts[:4], "validation": [texts[4]], "test": [texts[5]]}
 
 
-def test_a_package_of_novels_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "AUSTEN_INSTALLED", tmp_path)
+def test_a_package_of_novels_that_is_not_installed_is_named(tmp_path):
     with pytest.raises(DataError) as error:
-        prepare("austen", data_dir=tmp_path)
+        prepare("austen", data_dir=tmp_path, source=tmp_path)
     advice = "`apt install r-cran-janeaustenr` brings it, or --source DIR names a folder that has it"
     assert str(error.value) == f"{tmp_path / 'Rdata.rdb'} is missing: {advice}"
 

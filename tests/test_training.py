@@ -13,7 +13,8 @@ from jax.sharding import AxisType
 from benchmarks.config.settings import Settings, SettingsError
 from benchmarks.data.batches import training_batches
 from benchmarks.data.registry import Dataset, load
-from benchmarks.models.vision import MODELS, Layers, ResNet
+from benchmarks.models.registry import MODELS, Model
+from benchmarks.models.vision import Convolution, Layers, ResNet, basic
 from benchmarks.training import loop as training
 from benchmarks.training import step as program
 from benchmarks.training.loop import check, train
@@ -77,30 +78,26 @@ def run_alone(settings, dataset, **options):
 class Linear(nnx.Module):
     """Softmax regression on normalised pixels: small enough to write its gradient down."""
 
-    def __init__(self, *, large, channels, classes, dtype, rngs):
+    def __init__(self, *, shape, classes, dtype, rngs):
         """Makes the layers for images of 8 x 8."""
         layers = Layers(dtype, rngs)
-        self.norm, self.head = layers.norm(64 * channels), layers.linear(64 * channels, classes)
+        self.norm, self.head = layers.norm(64 * shape[-1]), layers.linear(64 * shape[-1], classes)
 
     def __call__(self, x):
         """Maps images to logits."""
         return self.head(self.norm(x.reshape(len(x), -1)))
 
 
-def resnet6(*, large, **options):
+def resnet6(**options):
     """Returns a ResNet-8 without its last stage, for it compiles sooner."""
-
-    def block(features, stride):
-        return [(features, 3, stride), (features, 3, 1)]
-
-    return ResNet(block, [(8, 1), (16, 1)], (3, 1), pool=False, **options)
+    return ResNet(basic, [(8, 1), (16, 1)], Convolution(8, 3), pool=False, **options)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _models():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, "linear", Linear)
-        patch.setitem(MODELS, "resnet6", resnet6)
+        patch.setitem(MODELS, "linear", Model(Linear))
+        patch.setitem(MODELS, "resnet6", Model(resnet6))
         yield
 
 

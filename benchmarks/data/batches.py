@@ -82,16 +82,8 @@ def _local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
 
 def _batches(steps: _Steps, start: int) -> Iterator[Batch]:
     def place(array: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
-            first, last, _ = index[0].indices(steps.batch_size)
-            begin = np.searchsorted(steps.rows, first)
-            return array[begin : begin + last - first]
-
-        return jax.make_array_from_callback(
-            (steps.batch_size, *array.shape[1:]),
-            steps.sharding,
-            part,  # type: ignore[arg-type]
-        )
+        shape = (steps.batch_size, *array.shape[1:])
+        return jax.make_array_from_process_local_data(steps.sharding, array, shape)  # type: ignore[no-untyped-call]
 
     for arrays in grain.MapDataset.source(steps)[start:].to_iter_dataset(AHEAD):
         yield Batch(*map(place, arrays))

@@ -1,8 +1,9 @@
 """Where text comes from: documents of each split, of which no part is in two."""
 
+import io
 import sysconfig
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "enc
 BUILT = ("_sysconfigdata", "config-")
 HELD_OUT = 0.05  # of the characters, for validation and for the test each.
 
-AUSTEN_PACKAGE = "r-cran-janeaustenr"
-AUSTEN_INSTALLED = Path("/usr/lib/R/site-library/janeaustenr/data")
 AUSTEN_FILE = "Rdata.rdb"
 
 C4_DOCUMENTS = {"train": 60_000, "validation": 2_000, "test": 2_000}
@@ -32,14 +31,7 @@ def standard_library(root: Path) -> Documents:
     paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
     own = [path for path in paths if not any(map(_is_left_out, path.parts))]
     # A few files are not UTF-8.
-    return _last_parts([(root / path).read_text(encoding="utf-8", errors="replace") for path in own])
-
-
-def _is_left_out(part: str) -> bool:
-    return part in LEFT_OUT or part.startswith(BUILT)
-
-
-def _last_parts(documents: Sequence[str]) -> Documents:
+    documents = [(root / path).read_text(encoding="utf-8", errors="replace") for path in own]
     split: Documents = {"train": [], "validation": [], "test": []}
     total, seen = sum(map(len, documents)), 0
     for document in documents:
@@ -50,34 +42,25 @@ def _last_parts(documents: Sequence[str]) -> Documents:
     return split
 
 
+def _is_left_out(part: str) -> bool:
+    return part in LEFT_OUT or part.startswith(BUILT)
+
+
 def austen(folder: Path) -> Documents:
     """Returns six novels from an R package: the last is the test, the one before it validation."""
-    *train, validation, test = map(_strings, _chunks((folder / AUSTEN_FILE).read_bytes()))
+    import rdata  # it takes seconds to import, and nothing else needs it.
+
+    novels = [rdata.read_rds(io.BytesIO(stream)) for stream in _streams((folder / AUSTEN_FILE).read_bytes())]
+    *train, validation, test = map("\n".join, novels)
     return {"train": train, "validation": [validation], "test": [test]}
 
 
-def _chunks(content: bytes) -> Iterator[bytes]:
-    """Gives what is in a database of R: for each object its size in four bytes, and a zlib stream."""
+def _streams(content: bytes) -> Iterator[bytes]:
+    """Yields what is in a database of R: for each object its size in four bytes, and a zlib stream."""
     while content:
         stream = zlib.decompressobj()
         yield stream.decompress(content[4:])
         content = stream.unused_data
-
-
-def _strings(serialized: bytes) -> str:
-    """Returns the lines of a character vector as R serializes it, in its format 3."""
-
-    def number(at: int) -> int:
-        return int.from_bytes(serialized[at : at + 4], "big", signed=True)
-
-    # "X", a line feed, three versions, the length and name of the encoding; then type and length.
-    at = 2 + 3 * 4 + 4 + number(14) + 4
-    lines, count, at = [], number(at), at + 4
-    for _ in range(count):
-        size = number(at + 4)  # after the type.
-        lines.append(serialized[at + 8 : at + 8 + size].decode("utf-8"))
-        at += 8 + size
-    return "\n".join(lines)
 
 
 def c4(folder: Path) -> Documents:

@@ -9,8 +9,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-Labelled = tuple[np.ndarray, np.ndarray]  # pixels [n, 64] from 0 to 16, and labels [n].
-
 
 class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """1,797 real handwritten digits, 8 x 8: 1,200 to train and 597 to test."""
@@ -22,13 +20,13 @@ class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             "image": tfds.features.Image(shape=(8, 8, 1)),
             "label": tfds.features.ClassLabel(num_classes=10),
         }
-        # The order of `_splits` is kept.
+        # The order of `splits` is kept.
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {name: self._generate_examples(*split) for name, split in _splits().items()}
+        return {name: self._generate_examples(*split) for name, split in splits().items()}
 
     def _generate_examples(self, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Any]:
         for key, (row, label) in enumerate(zip(pixels, labels, strict=True)):
@@ -36,18 +34,14 @@ class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             yield key, {"image": Image.fromarray(row.reshape(8, 8).astype(np.uint8)), "label": int(label)}
 
 
-def _splits() -> dict[str, Labelled]:
+def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the pixels [n, 64], from 0 to 16, and labels [n] of each split."""
     pixels, labels = load_digits(return_X_y=True)
-    train, test = _parts(pixels, labels, 597)
+    train, test = _parts(np.arange(len(labels)), labels, test_size=597)
     # The last quarter of the training split, which validation holds out, has all digits equally too.
-    first, last = _parts(*train, 300)
-    pixels, labels = (np.concatenate(parts) for parts in zip(first, last, strict=True))
-    return {"train": (pixels, labels), "test": test}
+    train = np.concatenate(_parts(train, labels[train], test_size=300))
+    return {"train": (pixels[train], labels[train]), "test": (pixels[test], labels[test])}
 
 
-def _parts(pixels: np.ndarray, labels: np.ndarray, size: int) -> tuple[Labelled, Labelled]:
-    """Returns two stratified parts, the second of the given size."""
-    first, second, first_labels, second_labels = train_test_split(
-        pixels, labels, test_size=size, stratify=labels, random_state=0
-    )
-    return (first, first_labels), (second, second_labels)
+def _parts(indices: np.ndarray, labels: np.ndarray, test_size: int) -> list[np.ndarray]:
+    return list(train_test_split(indices, stratify=labels, test_size=test_size, random_state=0))

@@ -8,16 +8,12 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow_datasets as tfds
 
-from benchmarks.data import corpora, fashion_mnist, text
-from benchmarks.data.digits import Digits
-
-Builder = Any  # tfds.core.DatasetBuilder, which ships no types.
+Builder: TypeAlias = Any  # tfds.core.DatasetBuilder, which ships no types.
 FILE_FORMAT = "array_record"  # the one that needs no TensorFlow to be read, in any order.
 
 
@@ -25,35 +21,16 @@ class DataError(Exception):
     """Data that is missing or unfit; the message is one line for the user."""
 
 
-def prepare(name: str, *, data_dir: Path | None = None, source: Path | None = None) -> Path:
-    """Makes a dataset ready, if it is not yet; returns its folder.
-
-    `data_dir` is where TFDS keeps datasets (its own default otherwise). `source` is a folder
-    with the files as they are published, which ImageNet needs and the others can do without;
-    for C4 it is a folder of TFDS.
-    """
-    builder = find(name, data_dir)
-    if source is not None and name in _COME_WITH:
-        raise DataError(f"{name} comes with {_COME_WITH[name]}: it takes no --source")
-    if not is_prepared(builder):
-        if name not in (*_COME_WITH, text.Austen.name):
-            _require_tensorflow(name)
-        with tempfile.TemporaryDirectory() as scratch, _one_line_errors(builder):
-            config, downloads = _SOURCES[name](builder, source, Path(scratch))
-            _build(builder, config, downloads)
-        builder = find(name, data_dir)
-        if not is_prepared(builder):  # TFDS leaves a folder alone that exists, whatever is in it.
-            raise damaged_folder(builder.data_dir)
-    return Path(builder.data_dir)
+# Returns the folder of the published files, or None to download them: from the builder, the folder that
+# the user names, if any, and an empty folder for files that have to be made first.
+Source: TypeAlias = Callable[[Builder, Path | None, Path], Path | None]
 
 
-def find(name: str, data_dir: Path | None) -> Builder:
-    """Returns TFDS's builder, which knows what is prepared."""
-    if name not in _SOURCES:
-        raise DataError(f"there is no dataset {name}, but {', '.join(_SOURCES)}")
+def find(name: str, make: Callable[..., Builder], data_dir: Path | None) -> Builder:
+    """Returns TFDS's builder, which knows what is prepared in a folder."""
     try:
         with quiet():
-            builder = _OURS.get(name, partial(tfds.builder, name))(data_dir=data_dir)
+            builder = make(data_dir=data_dir)
     except Exception as error:  # TFDS lets through whatever its parsers of metadata raise.
         advice = "remove it and prepare the dataset again"
         raise DataError(f"cannot open {name}: {_on_one_line(error)}; {advice}") from error
@@ -69,6 +46,36 @@ def is_prepared(builder: Builder) -> bool:
     """Says whether the dataset is ready to be read."""
     with quiet():
         return builder.is_prepared()
+
+
+def build(builder: Builder, source: Source | None, named: Path | None) -> None:
+    """Makes a dataset ready from its source, or from the folder that the user named."""
+    # TensorFlow reads these when it is imported, which TFDS does when it needs it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            files = source(builder, named, Path(scratch)) if source else Path(scratch)
+            with quiet():
+                builder.download_and_prepare(
+                    # TFDS extracts by name, and in its own folder would take what an archive of the same
+                    # name has left there.
+                    download_dir=None if files is None else scratch,
+                    download_config=tfds.download.DownloadConfig(manual_dir=files),
+                    file_format=FILE_FORMAT,
+                )
+        except FAILURES as error:
+            # Each process writes to a folder of its own and renames it: the first to finish wins.
+            if not is_prepared(builder.__class__(data_dir=builder.data_dir_root)):
+                message = f"cannot prepare {builder.name} in {builder.data_dir}: {_on_one_line(error)}"
+                raise DataError(message) from error
+
+
+FAILURES = (
+    OSError,
+    tfds.download.DownloadError,
+    tfds.download.download_manager.NonMatchingChecksumError,
+)
 
 
 def damaged_folder(folder: str) -> DataError:
@@ -92,107 +99,100 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-Download = tuple[tfds.download.DownloadConfig, Path | None]  # and the folder for it, if not TFDS's own.
+def archives(builder: Builder, named: Path | None, scratch: Path) -> Path | None:
+    """Finds archives as they were published; without a folder they are downloaded."""
+    return named and _verified(
+        builder, named, "--source DIR names a folder that has it; without --source it is downloaded"
+    )
 
 
-def _build(builder: Builder, config: tfds.download.DownloadConfig, downloads: Path | None) -> None:
-    # TensorFlow reads these when it is imported, which TFDS does when it needs it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    try:
-        with quiet():
-            builder.download_and_prepare(
-                download_dir=downloads, download_config=config, file_format=FILE_FORMAT
-            )
-    except OSError:
-        # Each process writes to a folder of its own and renames it: the first to finish wins.
-        if not is_prepared(find(builder.name, builder.data_dir_root)):
-            raise
+def tar_files(builder: Builder, named: Path | None, scratch: Path) -> Path:
+    """Finds the tar files of ImageNet, which cannot be downloaded."""
+    files = " and ".join(map(_file_of, builder.url_infos))
+    if named is None:
+        raise DataError(f"{builder.name} cannot be downloaded: --source DIR names a folder with {files}")
+    return _verified(builder, named, f"--source DIR names a folder with {files}, from image-net.org")
 
 
-def _from_memory(builder: Builder, source: Path | None, scratch: Path) -> Download:
-    return tfds.download.DownloadConfig(), scratch
+def debian_package(package: str, installed: str, file: str) -> Source:
+    """Returns the source of a file that a package of Debian installs in a folder."""
+
+    def find_files(builder: Builder, named: Path | None, scratch: Path) -> Path:
+        folder = named or Path(installed)
+        require(folder / file, advice_on(package))
+        return folder
+
+    return find_files
 
 
-def _from_package(builder: Builder, source: Path | None, scratch: Path) -> Download:
-    source = source or fashion_mnist.INSTALLED
-    advice = f"`apt install {fashion_mnist.PACKAGE}` brings it, or --source DIR names a folder that has it"
-    checksums = {_file_of(url): info.checksum for url, info in builder.url_infos.items()}
-    for name in checksums:
-        _require(source / name, advice)
-    for name, content in fashion_mnist.published(source, checksums).items():
-        if content is None:
-            raise _damaged(source / name)
-        (scratch / name).write_bytes(content)
-    return tfds.download.DownloadConfig(manual_dir=scratch), scratch
-
-
-def _from_debian_text(builder: Builder, source: Path | None, scratch: Path) -> Download:
-    source = source or corpora.AUSTEN_INSTALLED
-    advice = f"`apt install {corpora.AUSTEN_PACKAGE}` brings it, or --source DIR names a folder that has it"
-    _require(source / corpora.AUSTEN_FILE, advice)
-    return tfds.download.DownloadConfig(manual_dir=source), scratch
-
-
-def _from_tfds(builder: Builder, source: Path | None, scratch: Path) -> Download:
-    folder = (source or Path(builder.data_dir_root)) / "c4" / "en"
+def prepared_by_tfds(builder: Builder, named: Path | None, scratch: Path) -> Path:
+    """Finds the folder of C4 that TFDS has prepared, in its last version."""
+    folder = (named or Path(builder.data_dir_root)) / "c4" / "en"
     versions = sorted(file.parent for file in folder.glob("*/dataset_info.json"))
     if not versions:
         raise DataError(
             f"{folder} has no prepared dataset: --source DIR names a folder of TensorFlow Datasets with c4/en"
         )
-    return tfds.download.DownloadConfig(manual_dir=versions[-1]), scratch
+    return versions[-1]
 
 
-def _from_archive(builder: Builder, source: Path | None, scratch: Path) -> Download:
-    if source is None:
-        return tfds.download.DownloadConfig(), None
-    _verify_all(builder, source, "--source DIR names a folder that has it; without --source it is downloaded")
-    # TFDS extracts by name, and would take what another archive of that name left in its own folder.
-    return tfds.download.DownloadConfig(manual_dir=source), scratch
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+WITH_NAME = b"\x08"  # the flag of a gzip header that holds the name of the file.
 
 
-def _from_tar_files(builder: Builder, source: Path | None, scratch: Path) -> Download:
-    files = " and ".join(map(_file_of, builder.url_infos))
-    if source is None:
-        raise DataError(f"{builder.name} cannot be downloaded: --source DIR names a folder with {files}")
-    _verify_all(builder, source, f"--source DIR names a folder with {files}, from image-net.org")
-    return tfds.download.DownloadConfig(manual_dir=source), scratch
+def fashion_mnist(builder: Builder, named: Path | None, scratch: Path) -> Path:
+    """Restores the published files of Fashion-MNIST from those of the Debian package."""
+    folder = named or FASHION_MNIST
+    for url, info in builder.url_infos.items():
+        file = folder / _file_of(url)
+        require(file, advice_on("dataset-fashion-mnist"))
+        (scratch / file.name).write_bytes(published(file, info.checksum))
+    return scratch
 
 
-_SOURCES: dict[str, Callable[[Builder, Path | None, Path], Download]] = {
-    "digits": _from_memory,
-    "fashion_mnist": _from_package,
-    "cifar10": _from_archive,
-    "cifar100": _from_archive,
-    "imagenet2012": _from_tar_files,
-    "stdlib": _from_memory,
-    "austen": _from_debian_text,
-    "c4": _from_tfds,
-}
-# Without the registry of TFDS, which has a C4 of its own.
-_OURS = {builder.name: builder for builder in (Digits, text.Stdlib, text.Austen, text.C4)}
-_COME_WITH = {"digits": "scikit-learn", "stdlib": "Python"}
-NAMES = tuple(_SOURCES)
+def published(file: Path, checksum: str) -> bytes:
+    """Returns a gzip file of this SHA-256: the given one, or with the header that Debian's build strips."""
+    content = file.read_bytes()
+    modified = 1504176606 if file.name.startswith("train") else 1504176627
+    magic, rest, stream = content[:3], content[8:10], content[10:]
+    name = file.name.removesuffix(".gz").encode() + b"\0"
+    restored = magic + WITH_NAME + modified.to_bytes(4, "little") + rest + name + stream
+    for candidate in (content, restored):
+        if hashlib.sha256(candidate).hexdigest() == checksum:
+            return candidate
+    raise _damaged(file)
 
 
-def _require_tensorflow(name: str) -> None:
+def require_tensorflow(name: str) -> None:
+    """Refuses to go on without TensorFlow."""
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(f"preparing {name} needs TensorFlow: pip install '.[prepare]'")
 
 
-def _verify_all(builder: Builder, source: Path, advice: str) -> None:
+def require(file: Path, advice: str) -> None:
+    """Refuses to go on without a file."""
+    if not file.is_file():
+        raise DataError(f"{file} is missing: {advice}")
+
+
+def advice_on(package: str) -> str:
+    """Returns how to get the files of a package of Debian."""
+    return f"`apt install {package}` brings it, or --source DIR names a folder that has it"
+
+
+def _verified(builder: Builder, folder: Path, advice: str) -> Path:
     for url, info in builder.url_infos.items():
-        file = source / _file_of(url)
-        _require(file, advice)
+        file = folder / _file_of(url)
+        require(file, advice)
         # The size first: it is quick, and unfinished downloads are common.
         if file.stat().st_size != info.size or _sha256(file) != info.checksum:
             raise _damaged(file)
+    return folder
 
 
-def _require(file: Path, advice: str) -> None:
-    if not file.is_file():
-        raise DataError(f"{file} is missing: {advice}")
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(file: Path) -> DataError:
@@ -201,27 +201,6 @@ def _damaged(file: Path) -> DataError:
 
 def _file_of(url: str) -> str:
     return url.rpartition("/")[2]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_FAILURES = (
-    OSError,
-    tfds.download.DownloadError,
-    tfds.download.download_manager.NonMatchingChecksumError,
-)
-
-
-@contextlib.contextmanager
-def _one_line_errors(builder: Builder) -> Iterator[None]:
-    try:
-        yield
-    except _FAILURES as error:
-        message = f"cannot prepare {builder.name} in {builder.data_dir}: {_on_one_line(error)}"
-        raise DataError(message) from error
 
 
 def _on_one_line(error: Exception) -> str:

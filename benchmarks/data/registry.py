@@ -1,14 +1,19 @@
-"""The datasets, by name, as TensorFlow Datasets (TFDS) has prepared them."""
+"""The datasets, by name: each is an entry here, and TensorFlow Datasets (TFDS) prepares and reads it."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import tensorflow_datasets as tfds
 from tokenizers import Tokenizer
 
-from benchmarks.data.images import Decoded, Photographs, Records, Split
-from benchmarks.data.prepare import NAMES, Builder, DataError, find, is_prepared, prepare
-from benchmarks.data.sequences import Sequences
-from benchmarks.data.text import vocabulary_size
+from benchmarks.data import prepare as preparation
+from benchmarks.data import text
+from benchmarks.data.corpora import AUSTEN_FILE
+from benchmarks.data.digits import Digits
+from benchmarks.data.prepare import Builder, DataError, Source, damaged_folder, is_prepared
+from benchmarks.data.splits import Photographs, Records, Sequences, SmallImages, Split
 
 __all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "prepare"]
 
@@ -22,12 +27,25 @@ class Dataset(NamedTuple):
     held_out: Split
     classes: int  # of text the number of different tokens.
     shape: tuple[int, ...]  # of an image: height, width, channels; of text: the length of a sequence.
-    mean: tuple[float, ...]  # of each channel of the training images, to normalise with; () of text.
-    std: tuple[float, ...]
-    augment: str | None  # how training changes images: "crop_flip" pads, crops and flips, "flip" flips.
+    mean: tuple[float, ...] = ()  # of each channel of the training images, to normalise with; () of text.
+    std: tuple[float, ...] = ()
+    augment: str | None = None  # how training changes images: "crop_flip" pads, crops, flips; "flip" flips.
 
 
-class _Description(NamedTuple):
+class Origin(NamedTuple):
+    """How a dataset is made ready."""
+
+    source: Source | None = None  # of its files, if it has any.
+    comes_with: str = ""  # the package that brings it: then it is made ready when it is first read.
+    builder: Callable[..., Builder] | None = None  # TFDS's own if there is no other.
+    tensorflow: bool = True  # whether making it ready needs TensorFlow.
+    named: str = ""  # what --source has to name, if there is no other way.
+
+
+class Images(NamedTuple):
+    """Labelled images."""
+
+    origin: Origin
     classes: int
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -35,23 +53,77 @@ class _Description(NamedTuple):
     augment: str | None
     kept: int = 90  # per cent of the training split that are left when validation takes the rest.
     test: str = "test"  # what TFDS calls the split on which figures are reported.
-    split: type[Decoded] | type[Photographs] = Decoded
+    split: type[SmallImages] | type[Photographs] = SmallImages
+
+    def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
+        """Returns the dataset; validation is the end of the training split."""
+        names = ("train", self.test)
+        if held_out == "validation":
+            names = (f"train[:{self.kept}%]", f"train[{self.kept}%:]")
+        train, held = (self.split(Records(builder, name)) for name in names)
+        return Dataset(train, held, self.classes, self.shape, self.mean, self.std, self.augment)
+
+
+class Text(NamedTuple):
+    """Sequences of tokens, of which so many are called an epoch.
+
+    They are few enough for a curve to have points: the 5,000 batches of STACEY's paper are ten epochs
+    of C4.
+    """
+
+    origin: Origin
+    per_epoch: int
+
+    def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
+        """Returns the dataset; validation is a split of its own."""
+        tokenizer = Tokenizer.from_str(builder.info.metadata["tokenizer"])
+        return Dataset(
+            Sequences(Records(builder, "train"), self.per_epoch),
+            Sequences(Records(builder, held_out)),
+            text.vocabulary_size(tokenizer),
+            (builder.LENGTH,),
+        )
 
 
 def _of_255(*fractions: float) -> tuple[float, ...]:
     return tuple(255 * fraction for fraction in fractions)
 
 
-_DESCRIPTIONS = {
-    "digits": _Description(10, (8, 8, 1), (4.8855,), (6.0156,), None, kept=75),
-    "fashion_mnist": _Description(10, (28, 28, 1), _of_255(0.28604), _of_255(0.35302), "flip"),
-    "cifar10": _Description(
-        10, (32, 32, 3), _of_255(0.4914, 0.4822, 0.4465), _of_255(0.2470, 0.2435, 0.2616), "crop_flip"
+AUSTEN = preparation.debian_package(
+    "r-cran-janeaustenr", "/usr/lib/R/site-library/janeaustenr/data", AUSTEN_FILE
+)
+
+DATASETS: dict[str, Images | Text] = {
+    "digits": Images(
+        Origin(comes_with="scikit-learn", builder=Digits, tensorflow=False),
+        10,
+        (8, 8, 1),
+        mean=(4.8855,),
+        std=(6.0156,),
+        augment=None,
+        kept=75,
     ),
-    "cifar100": _Description(
-        100, (32, 32, 3), _of_255(0.5071, 0.4865, 0.4409), _of_255(0.2673, 0.2564, 0.2762), "crop_flip"
+    "fashion_mnist": Images(
+        Origin(preparation.fashion_mnist), 10, (28, 28, 1), _of_255(0.28604), _of_255(0.35302), "flip"
     ),
-    "imagenet2012": _Description(
+    "cifar10": Images(
+        Origin(preparation.archives),
+        10,
+        (32, 32, 3),
+        _of_255(0.4914, 0.4822, 0.4465),
+        _of_255(0.2470, 0.2435, 0.2616),
+        "crop_flip",
+    ),
+    "cifar100": Images(
+        Origin(preparation.archives),
+        100,
+        (32, 32, 3),
+        _of_255(0.5071, 0.4865, 0.4409),
+        _of_255(0.2673, 0.2564, 0.2762),
+        "crop_flip",
+    ),
+    "imagenet2012": Images(
+        Origin(preparation.tar_files, named="has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
         1000,
         (224, 224, 3),
         _of_255(0.485, 0.456, 0.406),
@@ -60,18 +132,23 @@ _DESCRIPTIONS = {
         test="validation",  # the labels of ImageNet's own test split are secret.
         split=Photographs,
     ),
+    "stdlib": Text(Origin(comes_with="Python", builder=text.Stdlib, tensorflow=False), 2_048),
+    "austen": Text(Origin(AUSTEN, builder=text.Austen, tensorflow=False), 2_048),
+    "c4": Text(
+        Origin(
+            preparation.prepared_by_tfds,
+            builder=text.C4,
+            named="is a folder of TensorFlow Datasets that has c4/en",
+        ),
+        8_000,
+    ),
 }
-
-
-# How many sequences of text are called an epoch. Few enough for a curve to have points: the 5,000 batches
-# of STACEY's paper are ten epochs of C4.
-_PER_EPOCH = {"stdlib": 2_048, "austen": 2_048, "c4": 8_000}
-_NEED_NO_FILES = ("digits", "stdlib")
+NAMES = tuple(DATASETS)
 
 
 def is_text(name: str) -> bool:
     """Says whether a dataset is text, and not images."""
-    return name in _PER_EPOCH
+    return isinstance(DATASETS[name], Text)
 
 
 def kind(name: str) -> str:
@@ -80,59 +157,52 @@ def kind(name: str) -> str:
 
 
 def load(name: str, *, held_out: HeldOut = "test", data_dir: Path | None = None) -> Dataset:
-    """Opens a prepared dataset; the digits and the standard library are prepared here.
+    """Opens a prepared dataset; what needs no files is prepared here.
 
     For "validation" a fixed part of the training images is held out, or the text that is for
     that, and the test split is not read. `data_dir` is where TFDS keeps datasets (its own
     default otherwise).
     """
-    builder = _open(name, data_dir)
-    if is_text(name):
-        return _text(builder, held_out, _PER_EPOCH[name])
-    description = _DESCRIPTIONS[name]
-    train, held = _slices(description, held_out)
-    return Dataset(
-        description.split(Records(builder, train)),
-        description.split(Records(builder, held)),
-        *description[:5],
-    )
+    builder = _find(name, data_dir)
+    if not is_prepared(builder):
+        if not DATASETS[name].origin.comes_with:
+            raise DataError(_missing(builder, data_dir))
+        prepare(name, data_dir=data_dir)
+        builder = _find(name, data_dir)
+    return DATASETS[name].open(builder, held_out)
 
 
-def _text(builder: Builder, held_out: HeldOut, per_epoch: int) -> Dataset:
-    tokenizer = Tokenizer.from_str(builder.info.metadata["tokenizer"])
-    return Dataset(
-        Sequences(Records(builder, "train"), per_epoch),
-        Sequences(Records(builder, held_out)),
-        vocabulary_size(tokenizer),
-        (builder.LENGTH,),
-        mean=(),
-        std=(),
-        augment=None,
-    )
+def prepare(name: str, *, data_dir: Path | None = None, source: Path | None = None) -> Path:
+    """Makes a dataset ready, if it is not yet; returns its folder.
+
+    `data_dir` is where TFDS keeps datasets (its own default otherwise). `source` is a folder
+    with the files as they are published, which ImageNet needs and the others can do without;
+    for C4 it is a folder of TFDS.
+    """
+    builder, origin = _find(name, data_dir), DATASETS[name].origin
+    if source is not None and origin.comes_with:
+        raise DataError(f"{name} comes with {origin.comes_with}: it takes no --source")
+    if not is_prepared(builder):
+        if origin.tensorflow:
+            preparation.require_tensorflow(name)
+        preparation.build(builder, origin.source, source)
+        builder = _find(name, data_dir)
+        if not is_prepared(builder):  # TFDS leaves a folder alone that exists, whatever is in it.
+            raise damaged_folder(builder.data_dir)
+    return Path(builder.data_dir)
 
 
-def _slices(description: _Description, held_out: HeldOut) -> tuple[str, str]:
-    if held_out == "test":
-        return "train", description.test
-    return f"train[:{description.kept}%]", f"train[{description.kept}%:]"
-
-
-def _open(name: str, data_dir: Path | None) -> Builder:
-    builder = find(name, data_dir)
-    if is_prepared(builder):
-        return builder
-    if name not in _NEED_NO_FILES:
-        raise DataError(_missing(builder, data_dir))
-    prepare(name, data_dir=data_dir)
-    return find(name, data_dir)
+def _find(name: str, data_dir: Path | None) -> Builder:
+    if name not in DATASETS:
+        raise DataError(f"there is no dataset {name}, but {', '.join(DATASETS)}")
+    # Not by TFDS's registry if the builder is ours: it has a C4 of its own.
+    return preparation.find(name, DATASETS[name].origin.builder or partial(tfds.builder, name), data_dir)
 
 
 def _missing(builder: Builder, data_dir: Path | None) -> str:
     command = f"python -m benchmarks prepare {builder.name}"
     if data_dir is not None:
         command += f" --data-dir {data_dir}"
-    if builder.name == "imagenet2012":
-        command += " --source DIR, where DIR has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
-    if builder.name == "c4":
-        command += " --source DIR, where DIR is a folder of TensorFlow Datasets that has c4/en"
+    if named := DATASETS[builder.name].origin.named:
+        command += f" --source DIR, where DIR {named}"
     return f"{builder.name} is not in {builder.data_dir_root}; get it with: {command}"

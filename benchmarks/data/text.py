@@ -14,12 +14,11 @@ from benchmarks.data.corpora import Documents
 DownloadManager: TypeAlias = tfds.download.DownloadManager
 
 
-class _Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
+class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
     """Sequences of `LENGTH` tokens and the one after them, of documents that follow each other."""
 
     VERSION = tfds.core.Version("1.0.0")
-    LENGTH: int
-    VOCABULARY: int
+    LENGTH, VOCABULARY = 64, 1024
     TRAINED_ON: int | None = None  # how many sequences of the training documents are kept; None for all.
     HELD_OUT = 1024  # sequences for validation and for the test each, evenly spaced.
 
@@ -41,40 +40,36 @@ class _Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
         tokenizer = train_tokenizer(documents["train"], self.VOCABULARY)
         self.info.metadata["tokenizer"] = tokenizer.to_str()
         rows = {name: sequences(tokenizer, texts, self.LENGTH + 1) for name, texts in documents.items()}
-        return {
-            "train": self._generate_examples(rows["train"][: self.TRAINED_ON]),
-            "validation": self._generate_examples(_evenly_spaced(rows["validation"], self.HELD_OUT)),
-            "test": self._generate_examples(_evenly_spaced(rows["test"], self.HELD_OUT)),
-        }
+        kept = {name: _evenly_spaced(rows[name], self.HELD_OUT) for name in ("validation", "test")}
+        kept["train"] = rows["train"][: self.TRAINED_ON]
+        return {name: self._generate_examples(kept[name]) for name in ("train", "validation", "test")}
 
     def _generate_examples(self, rows: np.ndarray) -> Iterator[Any]:
         for key, row in enumerate(rows):
             yield key, {"tokens": row}
 
 
-class Stdlib(_Text):
+class Stdlib(Text):
     """The source of Python's standard library, of the Python that prepares it."""
 
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=f"python{platform.python_version()}")]
-    LENGTH, VOCABULARY = 64, 1024
 
     def documents(self, source: DownloadManager) -> Documents:
         """Returns the files that are installed."""
         return corpora.standard_library(corpora.STANDARD_LIBRARY)
 
 
-class Austen(_Text):
+class Austen(Text):
     """Six novels by Jane Austen."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "R's file of the novels"
-    LENGTH, VOCABULARY = 64, 1024
 
     def documents(self, source: DownloadManager) -> Documents:
         """Returns the novels."""
         return corpora.austen(source.manual_dir)
 
 
-class C4(_Text, skip_registration=True):  # type: ignore[call-arg]  # TFDS has one of that name.
+class C4(Text, skip_registration=True):  # type: ignore[call-arg]  # TFDS has one of that name.
     """The beginning of C4, as much of it as STACEY's paper trains on: 5,000 batches of 16 sequences."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "the folder of c4/en in a version"

@@ -1,4 +1,4 @@
-"""Decoder-only language models as Llama's (Touvron et al. 2023), by name, in Flax NNX.
+"""Decoder-only language models as Llama's (Touvron et al. 2023), in Flax NNX.
 
 RMSNorm before each part, rotary positions (RoPE), SwiGLU, causal attention, no biases, and a
 head of its own, which is not tied to the embedding. The paper of STACEY tells no shape of its
@@ -7,6 +7,7 @@ twelve layers, width 640, ten heads, 1,708 hidden units and, on `c4`, 32,000 tok
 values are normal with a standard deviation of 0.02.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +19,13 @@ BASE = 10_000.0  # of the wavelengths of the rotary positions.
 INITIAL = nnx.initializers.normal(0.02)
 
 
-class Shape(NamedTuple):
+class Size(NamedTuple):
     """The size of a model, but for its vocabulary."""
 
     layers: int
     width: int
     heads: int
     hidden: int  # units of each SwiGLU.
-
-
-LANGUAGE_MODELS = {
-    "llama_small": Shape(2, 128, 4, 344),  # minutes of training on a CPU.
-    "llama100m": Shape(12, 640, 10, 1708),
-}
 
 
 class Layers(NamedTuple):
@@ -105,11 +100,11 @@ class SwiGLU(nnx.Module):
 class Block(nnx.Module):
     """Attention and SwiGLU, each with a norm before it and a shortcut around both."""
 
-    def __init__(self, layers: Layers, shape: Shape) -> None:
+    def __init__(self, layers: Layers, size: Size) -> None:
         """Makes one layer of the decoder."""
-        self.attention_norm, self.mlp_norm = layers.norm(shape.width), layers.norm(shape.width)
-        self.attention = Attention(layers, shape.width, shape.heads)
-        self.mlp = SwiGLU(layers, shape.width, shape.hidden)
+        self.attention_norm, self.mlp_norm = layers.norm(size.width), layers.norm(size.width)
+        self.attention = Attention(layers, size.width, size.heads)
+        self.mlp = SwiGLU(layers, size.width, size.hidden)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [n, tokens, width] to the same shape."""
@@ -120,13 +115,14 @@ class Block(nnx.Module):
 class Llama(nnx.Module):
     """A decoder that predicts the next token at every place."""
 
-    def __init__(self, shape: Shape, *, vocabulary: int, dtype: Any, rngs: nnx.Rngs) -> None:
-        """Makes a model of the given size."""
+    def __init__(self, size: Size, *, shape: Sequence[int], classes: int, dtype: Any, rngs: nnx.Rngs) -> None:
+        """Makes a model with as many tokens as there are classes; it takes any length."""
+        del shape
         layers = Layers(dtype, rngs)
-        self.embedding = layers.embed(vocabulary, shape.width)
-        self.blocks = nnx.List([Block(layers, shape) for _ in range(shape.layers)])
-        self.norm = layers.norm(shape.width)
-        self.head = layers.linear(shape.width, vocabulary)
+        self.embedding = layers.embed(classes, size.width)
+        self.blocks = nnx.List([Block(layers, size) for _ in range(size.layers)])
+        self.norm = layers.norm(size.width)
+        self.head = layers.linear(size.width, classes)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps tokens [n, length] to logits [n, length, vocabulary]."""

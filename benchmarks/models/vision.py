@@ -1,10 +1,10 @@
-"""The models, by name, in Flax NNX: those for images here, those for text in `language_models.py`.
+"""Convolutional networks, in Flax NNX.
 
-The shapes and parameter counts of those for images are PyTorch's: padding is symmetric, shortcuts
-that change shape are 1 x 1 convolutions with BatchNorm, convolutions before a BatchNorm
-have no bias. Three choices are ours, as the papers tell none: VGG-11 has BatchNorm and, on
-small images, a single linear layer as its head; initial values are Flax's defaults; batch
-statistics are those of the whole batch, over all devices.
+Shapes and parameter counts are PyTorch's: padding is symmetric, shortcuts that change shape are
+1 x 1 convolutions with BatchNorm, convolutions before a BatchNorm have no bias. Three choices
+are ours, as the papers tell none: VGG-11 has BatchNorm and, on small images, a single linear
+layer as its head; initial values are Flax's defaults; batch statistics are those of the whole
+batch, over all devices.
 """
 
 import itertools
@@ -15,12 +15,29 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.models.llama import LANGUAGE_MODELS, Llama
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-SMALLEST = {"vgg11": 32}  # pixels; its five poolings leave one.
 LARGE = 64  # pixels; from here on images are those of ImageNet, below those of CIFAR.
 VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
+
+
+class Convolution(NamedTuple):
+    """A convolution of a block."""
+
+    features: int
+    size: int
+    stride: int = 1
+
+
+Block = Callable[[int, int], Sequence[Convolution]]  # from the width of a stage and the first stride.
+
+
+def basic(width: int, stride: int) -> Sequence[Convolution]:
+    """Returns the two convolutions of a block of a small ResNet."""
+    return Convolution(width, 3, stride), Convolution(width, 3)
+
+
+def bottleneck(width: int, stride: int) -> Sequence[Convolution]:
+    """Returns the three convolutions of a block of a deep ResNet."""
+    return Convolution(width, 1), Convolution(width, 3, stride), Convolution(4 * width, 1)
 
 
 class Layers(NamedTuple):
@@ -29,8 +46,9 @@ class Layers(NamedTuple):
     dtype: Any
     rngs: nnx.Rngs
 
-    def conv(self, in_features: int, features: int, size: int, stride: int = 1) -> nnx.Conv:
-        """Returns a convolution without bias that divides height and width by `stride`."""
+    def conv(self, in_features: int, convolution: Convolution) -> nnx.Conv:
+        """Returns a convolution without bias that divides height and width by its stride."""
+        features, size, stride = convolution
         padding = (size - 1) // 2
         return nnx.Conv(
             in_features,
@@ -55,17 +73,16 @@ class Layers(NamedTuple):
 class Residual(nnx.Module):
     """Convolutions with a shortcut around them."""
 
-    def __init__(self, layers: Layers, shape: Sequence[tuple[int, int, int]], in_features: int) -> None:
-        """Makes a block of convolutions with the given (features, size, stride), in order."""
-        convolutions, features, total_stride = [], in_features, 1
-        for out_features, size, stride in shape:
-            convolutions.append(layers.conv(features, out_features, size, stride))
-            features, total_stride = out_features, total_stride * stride
-        self.convolutions = nnx.List(convolutions)
-        self.norms = nnx.List([layers.norm(out_features) for out_features, _, _ in shape])
+    def __init__(self, layers: Layers, in_features: int, convolutions: Sequence[Convolution]) -> None:
+        """Makes a block of convolutions, in order."""
+        widths = [in_features, *(convolution.features for convolution in convolutions)]
+        self.convolutions = nnx.List(map(layers.conv, widths, convolutions))
+        self.norms = nnx.List(map(layers.norm, widths[1:]))
+        stride = max(convolution.stride for convolution in convolutions)
         shortcut: list[nnx.Module] = []
-        if total_stride != 1 or in_features != features:
-            shortcut = [layers.conv(in_features, features, 1, total_stride), layers.norm(features)]
+        if stride != 1 or in_features != widths[-1]:
+            projection = Convolution(widths[-1], 1, stride)
+            shortcut = [layers.conv(in_features, projection), layers.norm(widths[-1])]
         self.shortcut = nnx.Sequential(*shortcut)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,46 +93,32 @@ class Residual(nnx.Module):
         return nnx.relu(y + self.shortcut(x))
 
 
-def _basic(features: int, stride: int) -> list[tuple[int, int, int]]:
-    return [(features, 3, stride), (features, 3, 1)]
-
-
-def _bottleneck(features: int, stride: int) -> list[tuple[int, int, int]]:
-    return [(features, 1, 1), (features, 3, stride), (4 * features, 1, 1)]
-
-
-def _max_pool(x: jax.Array, size: int, padding: Any) -> jax.Array:
-    """Halves height and width."""
-    return nnx.max_pool(x, (size, size), strides=(2, 2), padding=padding)  # type: ignore[no-untyped-call]
-
-
 class ResNet(nnx.Module):
-    """A residual network; `stem` is a convolution's (size, stride), followed by pooling if `pool`."""
+    """A residual network; its stem is a convolution, followed by pooling if told so."""
 
     def __init__(
         self,
-        block: Callable[[int, int], list[tuple[int, int, int]]],
+        block: Block,
         stages: Sequence[tuple[int, int]],
-        stem: tuple[int, int],
+        stem: Convolution,
         *,
         pool: bool,
-        channels: int,
+        shape: Sequence[int],
         classes: int,
         dtype: Any,
         rngs: nnx.Rngs,
     ) -> None:
-        """Makes a network of stages (features, blocks), of which all but the first halve the resolution."""
+        """Makes a network of stages (width, blocks), of which all but the first halve the resolution."""
         layers = Layers(dtype, rngs)
-        features = stages[0][0]
-        self.stem = layers.conv(channels, features, *stem)
-        self.norm = layers.norm(features)
+        self.stem = layers.conv(shape[-1], stem)
+        self.norm = layers.norm(stem.features)
         self.pool = pool
-        blocks = []
+        blocks, features = [], stem.features
         for stage, (width, count) in enumerate(stages):
             for index in range(count):
-                shape = block(width, 2 if stage > 0 and index == 0 else 1)
-                blocks.append(Residual(layers, shape, features))
-                features = shape[-1][0]
+                convolutions = block(width, 2 if stage > 0 and index == 0 else 1)
+                blocks.append(Residual(layers, features, convolutions))
+                features = convolutions[-1].features
         self.blocks = nnx.List(blocks)
         self.head = layers.linear(features, classes)
 
@@ -129,20 +132,34 @@ class ResNet(nnx.Module):
         return self.head(jnp.mean(x, axis=(1, 2)))
 
 
-class VGG(nnx.Module):
-    """VGG with BatchNorm; on large images with its two hidden layers, on small ones without."""
+def resnet(block: Block, counts: Sequence[int], *, shape: Sequence[int], **options: Any) -> ResNet:
+    """Returns a network with the stem that images of this shape need."""
+    large = min(shape[:2]) >= LARGE
+    stem = Convolution(64, 7, 2) if large else Convolution(64, 3)
+    stages = list(zip((64, 128, 256, 512), counts, strict=True))
+    return ResNet(block, stages, stem, pool=large, shape=shape, **options)
 
-    def __init__(self, *, large: bool, channels: int, classes: int, dtype: Any, rngs: nnx.Rngs) -> None:
-        """Makes a VGG-11."""
+
+def small_resnet(blocks: int, *, stride: int = 1, stages: int = 3, **options: Any) -> ResNet:
+    """Returns a network for small images, with so many blocks in each stage."""
+    counts = [(16, blocks), (32, blocks), (64, blocks)][:stages]
+    return ResNet(basic, counts, Convolution(16, 3, stride), pool=False, **options)
+
+
+class VGG(nnx.Module):
+    """VGG-11 with BatchNorm; on large images with its two hidden layers, on small ones without."""
+
+    def __init__(self, *, shape: Sequence[int], classes: int, dtype: Any, rngs: nnx.Rngs) -> None:
+        """Makes a network for images of this shape."""
         layers = Layers(dtype, rngs)
-        convolutions, norms, features = [], [], channels
+        convolutions, norms, features = [], [], shape[-1]
         for width in VGG11:
-            if width != "pool":
-                convolutions.append(layers.conv(features, int(width), 3))
-                norms.append(layers.norm(int(width)))
-                features = int(width)
+            if isinstance(width, int):
+                convolutions.append(layers.conv(features, Convolution(width, 3)))
+                norms.append(layers.norm(width))
+                features = width
         self.convolutions, self.norms = nnx.List(convolutions), nnx.List(norms)
-        widths = [49 * features, 4096, 4096] if large else [features]
+        widths = [49 * features, 4096, 4096] if min(shape[:2]) >= LARGE else [features]
         self.hidden = nnx.List([layers.linear(*pair) for pair in itertools.pairwise(widths)])
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
         self.head = layers.linear(widths[-1], classes)
@@ -164,54 +181,6 @@ class VGG(nnx.Module):
         return self.head(x)
 
 
-Build = Callable[..., nnx.Module]
-
-
-def _small(blocks: int, stride: int = 1, stages: int = 3) -> Build:
-    def build(*, large: bool, **options: Any) -> nnx.Module:
-        del large
-        shape = [(16, blocks), (32, blocks), (64, blocks)][:stages]
-        return ResNet(_basic, shape, (3, stride), pool=False, **options)
-
-    return build
-
-
-def _resnet(block: Callable[[int, int], list[tuple[int, int, int]]], *counts: int) -> Build:
-    def build(*, large: bool, **options: Any) -> nnx.Module:
-        stages = list(zip((64, 128, 256, 512), counts, strict=True))
-        return ResNet(block, stages, (7, 2) if large else (3, 1), pool=large, **options)
-
-    return build
-
-
-def _llama(name: str) -> Build:
-    def build(*, classes: int, **options: Any) -> nnx.Module:
-        return Llama(LANGUAGE_MODELS[name], vocabulary=classes, **options)
-
-    return build
-
-
-MODELS: dict[str, Build] = {
-    "resnet4": _small(1, stages=1),  # the smallest: for checks that must be quick.
-    "resnet8": _small(1),
-    "resnet8_stride2": _small(1, stride=2),  # a quarter of the work: for full-size studies on a CPU.
-    "resnet20": _small(3),
-    "resnet18": _resnet(_basic, 2, 2, 2, 2),
-    "resnet50": _resnet(_bottleneck, 3, 4, 6, 3),
-    "vgg11": VGG,
-    **{name: _llama(name) for name in LANGUAGE_MODELS},
-}
-
-
-def build_model(
-    name: str, shape: Sequence[int], classes: int, *, dtype: str = "float32", seed: int = 0
-) -> nnx.Module:
-    """Returns the model for images of shape (height, width, channels), or text of shape (length,).
-
-    Models for images have the stem that they need, those for text take any length.
-    """
-    sizes: dict[str, Any] = {}
-    if name not in LANGUAGE_MODELS:
-        height, width, channels = shape
-        sizes = {"large": min(height, width) >= LARGE, "channels": channels}
-    return MODELS[name](**sizes, classes=classes, dtype=DTYPES[dtype], rngs=nnx.Rngs(seed))
+def _max_pool(x: jax.Array, size: int, padding: Any) -> jax.Array:
+    """Halves height and width."""
+    return nnx.max_pool(x, (size, size), strides=(2, 2), padding=padding)  # type: ignore[no-untyped-call]

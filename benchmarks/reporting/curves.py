@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.config.settings import Settings
+from benchmarks.reporting.figures import band
 from benchmarks.training.records import Run
 
 COLORS = [f"C{index}" for index in (0, 1, 2, 3, 4, 5, 6, 8, 9)]  # without the grey, for the grid.
@@ -81,7 +82,4 @@ def _band(axis: Any, values: np.ndarray, style: dict[str, Any]) -> None:
     mean = values.mean(axis=0)
     with np.errstate(invalid="ignore"):  # the spread of what diverged to infinity.
         std = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros_like(mean)
-    epochs = range(1, len(mean) + 1)
-    axis.plot(epochs, mean, marker="o", markersize=3, **style)
-    # A band that reaches zero has no bottom on a logarithmic axis.
-    axis.fill_between(epochs, np.maximum(mean - std, mean / 3), mean + std, color=style["color"], alpha=0.1)
+    band(axis, range(1, len(mean) + 1), mean, std, marker="o", markersize=3, **style)

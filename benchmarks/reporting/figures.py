@@ -1,15 +1,43 @@
-"""Figures: their colors, and how they are written."""
+"""Figures: their colors, parts that several have, and how they are written."""
 
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.training.records import ResultsFolder
 
+matplotlib.use("agg")  # figures are written, and no window shows them.
+
 # Okabe and Ito's, which those who confuse red and green can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+
+
+def band(axes: Any, x: Any, mean: np.ndarray, std: np.ndarray, **style: Any) -> None:
+    """Draws a mean of positive numbers, and a band of one standard deviation around it."""
+    axes.plot(x, mean, **style)
+    # A band that reaches zero has no bottom on a logarithmic axis.
+    low = np.maximum(mean - std, mean / 3)
+    axes.fill_between(x, low, mean + std, color=style["color"], alpha=0.1, linewidth=0)
+
+
+def contours(
+    axes: Any,
+    height: Callable[[np.ndarray], np.ndarray],
+    xlim: tuple[float, float],
+    ylim: tuple[float, float],
+    levels: Sequence[float] | np.ndarray,
+) -> None:
+    """Draws where a function of points [..., 2] has these values."""
+    grid = np.stack(np.meshgrid(np.linspace(*xlim, 200), np.linspace(*ylim, 200)), axis=-1)
+    axes.contour(*np.moveaxis(grid, -1, 0), height(grid), levels=levels, colors="0.85")
+    axes.set(xlabel="x", ylabel="y", xlim=xlim, ylim=ylim)
 
 
 def write_figure(file: Path, figure: Figure) -> None:
@@ -21,5 +49,6 @@ def png(figure: Figure) -> bytes:
     """Returns a picture in 256 colors, as every clone of the repository holds it."""
     full, image = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", dpi=100)
+    plt.close(figure)
     Image.open(full).convert("RGB").quantize(256).save(image, "PNG", optimize=True)
     return image.getvalue()

@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks.training.records import ResultsFolder
 
 
@@ -12,6 +14,11 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     """Returns a Markdown table without what stands around it."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def table_of(frame: pd.DataFrame) -> str:
+    """Returns a data frame without its index as a Markdown table."""
+    return markdown_table(list(frame.columns), frame.astype(str).to_numpy().tolist())
 
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -22,7 +22,7 @@ sign of a gradient have another mean than the gradient. That breaks Assumption 5
 is more than a formality. STACEY(3,2) has -0.523 ± 0.003, STACEY(3,3) -0.380 ± 0.004, with symmetric noise.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,9 +39,7 @@ from benchmarks.config.annealing import annealed_p
 from benchmarks.reporting.figures import COLORS, write_figure
 from benchmarks.reporting.tables import markdown_table, write_csv
 from benchmarks.studies.convergence_theorems import (
-    COUPLED,
     DIMENSION,
-    FIXED,
     METHODS,
     REGIMES,
     START,
@@ -128,8 +126,7 @@ def measure(regime: Regime, chunks: int, seeds: int) -> dict[Method, np.ndarray]
 def slope(lengths: Sequence[int], sizes: np.ndarray) -> tuple[float, float]:
     """Returns the mean over seeds of the slope of log(size) by log(T), and half of its 95 % interval."""
     slopes = np.polyfit(np.log(lengths), np.log(sizes), 1)[0]
-    error = np.std(slopes, ddof=1) / np.sqrt(len(slopes))
-    return float(slopes.mean()), float(stats.t.ppf(0.975, len(slopes) - 1) * error)
+    return float(slopes.mean()), float(stats.t.ppf(0.975, len(slopes) - 1) * stats.sem(slopes))
 
 
 Sizes = Mapping[Regime, Mapping[Method, np.ndarray]]  # lengths x seeds.
@@ -177,11 +174,10 @@ def draw(found: Sizes, lengths: Sequence[int]) -> Figure:
     """Returns the means by T, and a line of slope -1/2."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots(1, len(found))
-    styles = dict(zip(METHODS, _styles(), strict=True))
     for axis, (regime, sizes) in zip(axes, found.items(), strict=True):
         for method in regime.methods:
             mean, std = sizes[method].mean(axis=1), sizes[method].std(axis=1, ddof=1)
-            axis.errorbar(lengths, mean, std, label=method.name, **styles[method])
+            axis.errorbar(lengths, mean, std, label=method.name, **style_of(method))
         top = 0.5 * max(sizes[method][0].mean() for method in regime.methods)
         reference = top * np.sqrt(lengths[0] / np.array(lengths)) / 2
         axis.plot(lengths, reference, color="0.6", linewidth=4, alpha=0.5, label="slope -1/2", zorder=0)
@@ -195,12 +191,12 @@ def draw(found: Sizes, lengths: Sequence[int]) -> Figure:
     return figure
 
 
-def _styles() -> Iterator[dict[str, Any]]:
-    """Yields a color and a marker for each method; those with momentum or coupling are dashed or dotted."""
-    lines = ["-"] * (len(FIXED) + 1) + ["--"] * 2 + [":"] * len(COUPLED)
-    colors = [*COLORS[:5], COLORS[1], COLORS[4], COLORS[5], COLORS[6]]
-    for color, line, marker in zip(colors, lines, "os^Dvs^DX", strict=True):
-        yield {"color": color, "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1}
+def style_of(method: Method) -> dict[str, Any]:
+    """Returns a color and a marker for a method; the line is dashed with momentum, dotted for STACEY."""
+    index = METHODS.index(method)
+    line = ":" if method.mirror_p else "--" if method.momentum else "-"
+    color = COLORS[index % len(COLORS)]
+    return {"color": color, "linestyle": line, "marker": "os^Dv<>XP"[index], "markersize": 4, "linewidth": 1}
 
 
 def run(quick: bool, folder: Path) -> str:

@@ -33,7 +33,7 @@ import optax
 from matplotlib.figure import Figure
 
 import lpoptax
-from benchmarks.reporting.figures import COLORS, write_figure
+from benchmarks.reporting.figures import COLORS, band, contours, write_figure
 from benchmarks.reporting.tables import markdown_table, write_csv
 
 DENSITIES = (2.0, 4.0, 8.0)  # the p of the function.
@@ -148,38 +148,28 @@ def draw(courses: Mapping[str, Course]) -> Figure:
     """Returns trajectories at the paper's rate, and the distance from the mode at both rates."""
     figure = Figure(figsize=(8, 9), layout="constrained")
     axes = figure.subplots(3, len(DENSITIES), sharex="row", sharey="row")
-    for density, column in enumerate(axes.T):
-        _contours(column[0], DENSITIES[density])
+    for density, (top, *below) in enumerate(axes.T):
+        p = DENSITIES[density]
+        contours(top, partial(norm, p=p), (-1.6, 4), (-1, 3), np.arange(0.4, 4, 0.4))
+        top.plot(*MODE, "k*", markersize=9)
+        top.set(title=f"p = {p:g}")
         for color, (name, course) in zip(COLORS, courses.items(), strict=False):
-            column[0].plot(*course.points[PAPER_RATE, density].T, color=color, linewidth=1, label=name)
-            for axis, rate in ((column[1], PAPER_RATE), (column[2], course.best_rate(density))):
-                _band(axis, *course.mean_and_std(rate, density), color)
-        column[2].set_xlabel("iteration")
+            style = {"color": color, "linewidth": 1}
+            top.plot(*course.points[PAPER_RATE, density].T, **style, label=name)
+            for axis, rate in zip(below, (PAPER_RATE, course.best_rate(density)), strict=True):
+                mean, std = course.mean_and_std(rate, density)
+                band(axis, np.arange(1, len(mean) + 1), mean, std, **style)
+                axis.set(xscale="log", yscale="log", ylim=(1e-5, 10), xlabel="iteration")
     for axis, title in zip(axes[:, 0], ("y", "distance, rate 0.001", "distance, best rate"), strict=True):
         axis.set_ylabel(title)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small"
-    )
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 
-def _contours(axis: Any, p: float) -> None:
-    grid = np.stack(np.meshgrid(np.linspace(-1.6, 4, 200), np.linspace(-1, 3, 200)), axis=-1)
-    heights = np.sum(np.abs(grid - MODE) ** p, axis=-1) ** (1 / p)
-    axis.contour(*np.moveaxis(grid, -1, 0), heights, levels=np.arange(0.4, 4, 0.4), colors="0.85")
-    axis.plot(*MODE, "k*", markersize=9)
-    axis.set(title=f"p = {p:g}", xlabel="x", xlim=(-1.6, 4), ylim=(-1, 3))
-
-
-def _band(axis: Any, mean: np.ndarray, std: np.ndarray, color: str) -> None:
-    iterations = np.arange(1, len(mean) + 1)
-    axis.plot(iterations, mean, color=color, linewidth=1)
-    # A band that reaches zero has no bottom on a logarithmic axis.
-    axis.fill_between(
-        iterations, np.maximum(mean - std, mean / 3), mean + std, color=color, alpha=0.1, linewidth=0
-    )
-    axis.set(xscale="log", yscale="log", ylim=(1e-5, 10))
-    axis.grid(alpha=0.3)
+def norm(points: np.ndarray, p: float) -> np.ndarray:
+    """Returns the distances of points [..., 2] from the mode in the lp norm."""
+    return np.linalg.norm(points - np.array(MODE), p, axis=-1)
 
 
 def tabulate(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -5,13 +5,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 
 from benchmarks.reporting.figures import COLORS
-from benchmarks.reporting.tables import markdown_table
+from benchmarks.reporting.tables import table_of
 from lpoptax import curvature
 
 Record = dict[str, Any]  # of one epoch.
@@ -20,7 +22,6 @@ BINS = 160
 WIDTH = 4  # of the Gaussian that stands for a Ritz value, in bins.
 LINEAR = 0.01  # the axis of the eigenvalues is linear up to here, logarithmic beyond.
 DENSITY_COLORS = colormaps["YlGnBu"].with_extremes(under="white")
-MARKERS = "osD^v"
 CURVES = {
     "largest": ("largest eigenvalue", "log"),
     "negated": ("smallest eigenvalue, negated", "log"),
@@ -89,88 +90,83 @@ def _expected(records: Sequence[Record], edges: np.ndarray) -> np.ndarray:
     return np.asarray(size * step * density)
 
 
+def frame_of(measured: Measured) -> pd.DataFrame:
+    """Returns a row for each epoch of each run, with what was measured and what follows from it."""
+    rows = [
+        {**record, "optimizer": label, "seed": seed}
+        for label, seeds in measured.items()
+        for seed, run in enumerate(seeds)
+        for record in run
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(
+        directions=frame.num_params * frame.evenness,
+        negated=-frame.smallest,
+        convexity=-frame.smallest / frame.largest,
+        preference=frame.gradient_evenness / frame.coordinate_evenness**0.5,
+    )
+
+
 def curves(measured: Measured, title: str) -> Figure:
     """Returns extremes, trace and evenness by epoch; a band is one standard deviation over the seeds."""
-    figure = Figure(figsize=(8, 7.5), layout="constrained")
-    axes = figure.subplots(3, 2, sharex=True).ravel()
-    for axis, (name, (text, scale)) in zip(axes, CURVES.items(), strict=True):
-        for index, (label, seeds) in enumerate(measured.items()):
-            epochs = [record["epoch"] for record in seeds[0]]
-            values = np.array([[quantity(record, name) for record in run] for run in seeds])
-            hue, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-            axis.plot(epochs, values.mean(axis=0), label=label, color=hue, marker=marker, markersize=4)
-            axis.fill_between(epochs, *_band(values), color=hue, alpha=0.12, linewidth=0)
-        axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
-        if scale == "linear":
-            axis.set_ylim(bottom=0)
-        axis.set_xscale("symlog", linthresh=1)
-        axis.set_xticks(epochs, [str(epoch) for epoch in epochs])
-        axis.minorticks_off()
-        axis.set_title(text, fontsize="medium", loc="left")
-        axis.grid(alpha=0.3)
-    for axis in axes[-2:]:
-        axis.set(xlabel="epoch")
-    figure.suptitle(title, fontsize="medium")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
-    return figure
-
-
-def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean minus and plus a standard deviation; it keeps the sign, for a logarithmic axis."""
-    mean = values.mean(axis=0)
-    std = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros_like(mean)
-    low = np.where(values.min(axis=0) > 0, np.maximum(mean - std, mean / 3), mean - std)
-    return low, mean + std
-
-
-def quantity(record: Record, name: str) -> float:
-    """Returns what was measured, or what follows from it."""
-    derived = {
-        "directions": lambda: record["num_params"] * record["evenness"],
-        "negated": lambda: -record["smallest"],
-        "convexity": lambda: -record["smallest"] / record["largest"],
-        "preference": lambda: record["gradient_evenness"] / record["coordinate_evenness"] ** 0.5,
-    }
-    return float(derived[name]() if name in derived else record[name])
+    grid = sns.relplot(
+        frame_of(measured).melt(["optimizer", "seed", "epoch"], list(CURVES), "quantity"),
+        kind="line",
+        x="epoch",
+        y="value",
+        hue="optimizer",
+        style="optimizer",
+        col="quantity",
+        palette=COLORS[: len(measured)],
+        markers=True,
+        dashes=False,
+        errorbar="sd",
+        col_wrap=2,
+        height=2.4,
+        aspect=1.6,
+        facet_kws={"sharey": False},
+    )
+    for axes, (text, scale) in zip(grid.axes.flat, CURVES.values(), strict=True):
+        axes.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
+        axes.set(ylabel="")
+        axes.set_title(text, fontsize="medium")
+        axes.grid(alpha=0.3)
+    grid.figure.suptitle(title, fontsize="medium")
+    grid.tight_layout()
+    return grid.figure
 
 
 def table(measured: Measured) -> str:
     """Returns what was measured in each epoch, mean and standard deviation over the seeds."""
-    rows = [
-        [name, str(same[0]["epoch"]), *(_spread([quantity(one, of) for one in same]) for of in COLUMNS)]
-        for name, seeds in measured.items()
-        for same in zip(*seeds, strict=True)
-    ]
-    return markdown_table(["optimizer", "epoch", *COLUMNS.values()], rows)
+    groups = frame_of(measured).groupby(["optimizer", "epoch"], sort=False)
+    spreads = groups[list(COLUMNS)].agg(_spread).reset_index()
+    return table_of(spreads.rename(columns=COLUMNS))
 
 
-def _spread(values: list[float]) -> str:
-    mean = f"{np.mean(values):.3g}"
-    return f"{mean} ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else mean
+def _spread(values: pd.Series) -> str:
+    mean = f"{values.mean():.3g}"
+    return f"{mean} ± {values.std():.2g}" if len(values) > 1 else mean
 
 
 def answer(measured: Measured) -> str:
     """Returns in how many runs the premise holds, part by part, and by how much in the middle one."""
-    ends = [(run[0], run[-1]) for seeds in measured.values() for run in seeds]
+    names = ["frobenius_norm", "convexity", "directions", "coordinate_evenness", "preference"]
+    runs = frame_of(measured).groupby(["optimizer", "seed"])[names]
+    factors = runs.last() / runs.first()
 
-    def changes(name: str) -> list[float]:
-        return [quantity(last, name) / quantity(first, name) for first, last in ends]
+    def count(name: str, holds: pd.Series) -> str:
+        return f"{holds.sum()} of {len(holds)} (median {factors[name].median():.3g})"
 
-    flatter, convex = changes("frobenius_norm"), changes("convexity")
-    even = {name: changes(name) for name in ("directions", "coordinate_evenness", "preference")}
+    falls = {name: count(name, factors[name] < 1) for name in names}
+    rises = {name: count(name, factors[name] > 1) for name in names}
     return "\n".join(
         [
             "From the first measurement to the last, in how many runs, and the factor in the middle one:",
             "",
-            f"- Flat late: ‖H‖ falls in {_count(flatter, below=True)}.",
-            f"- Convex late: the negative end shrinks beside the positive in {_count(convex, below=True)}.",
-            f"- Anisotropic early: the effective directions increase in {_count(even['directions'])}, "
-            f"the evenness of the coordinates in {_count(even['coordinate_evenness'])}.",
-            f"- A large p early: φ(g)/√φ(c) falls in {_count(even['preference'], below=True)}.",
+            f"- Flat late: ‖H‖ falls in {falls['frobenius_norm']}.",
+            f"- Convex late: the negative end shrinks beside the positive in {falls['convexity']}.",
+            f"- Anisotropic early: the effective directions increase in {rises['directions']}, "
+            f"the evenness of the coordinates in {rises['coordinate_evenness']}.",
+            f"- A large p early: φ(g)/√φ(c) falls in {falls['preference']}.",
         ]
     )
-
-
-def _count(factors: list[float], *, below: bool = False) -> str:
-    count = sum(factor < 1 if below else factor > 1 for factor in factors)
-    return f"{count} of {len(factors)} (median {np.median(factors):.3g})"

@@ -21,7 +21,6 @@ on rotated quadratics of condition 100 in 100 dimensions p = 2 takes 362 steps, 
 and p = 6 -> 2 512 with the decayed rate; no p is blind there.
 """
 
-import itertools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -30,38 +29,31 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 import lpoptax
 from benchmarks.config.annealing import annealed_p, label
 from benchmarks.reporting.figures import write_figure
-from benchmarks.reporting.tables import markdown_table, write_csv
-from benchmarks.studies.landscape_figures import Trajectory, draw_landscapes, draw_steps, height
+from benchmarks.reporting.tables import table_of, write_csv
+from benchmarks.studies.landscape_figures import OPTIMUM, draw_landscapes, draw_steps, height
 
 TARGETS = (1e-3, 1e-6)  # of the loss, relative to that at the start.
 LEARNING_RATES = 10.0 ** (np.arange(-24, 4) / 6)
+RATES = ("constant", "cosine")  # how the learning rate goes on: the second falls to 0.
 PAPER = {"strongly": (200.0, 0.05), "weakly": (1.2, 0.8)}  # curvatures along x and y.
-OPTIMUM, START = np.array([1.0, 4.0]), np.array([-1.3, 0.2])
+START = np.array([-1.3, 0.2])
 STEPS_SHOWN = 40
 
 
-class Method(NamedTuple):
+class Norm(NamedTuple):
     """The p of the first and of the last step."""
 
-    p_max: Any
-    p_final: Any
-
-    @property
-    def label(self) -> str:
-        """Returns what to call it."""
-        return label(self.p_max, self.p_final)
+    first: Any
+    last: Any
 
 
-METHODS = [
-    *(Method(p, p) for p in (2.0, 2.5, 3.0, 4.0, 6.0, 10.0, np.inf)),
-    Method(6.0, 2.0),
-    Method(10.0, 2.0),
-]
-SHOWN = [Method(2.0, 2.0), Method(3.0, 3.0), Method(np.inf, np.inf), Method(6.0, 2.0)]
+NORMS = [*(Norm(p, p) for p in (2.0, 2.5, 3.0, 4.0, 6.0, 10.0, np.inf)), Norm(6.0, 2.0), Norm(10.0, 2.0)]
+SHOWN = [Norm(2.0, 2.0), Norm(3.0, 3.0), Norm(np.inf, np.inf), Norm(6.0, 2.0)]
 
 
 class Workload(NamedTuple):
@@ -81,7 +73,8 @@ FULL = [
         (100, (1.5, 10.0, 100.0, 4000.0), 2, 4096),
         (10_000, (1.5, 4000.0), 1, 256),
     )
-    for rotated, condition in itertools.product((False, True), conditions)
+    for rotated in (False, True)
+    for condition in conditions
 ]
 QUICK = [Workload(4, condition, rotated, 2, 64) for rotated in (False, True) for condition in (1.5, 100.0)]
 
@@ -103,25 +96,20 @@ class Problem(NamedTuple):
 class Setting(NamedTuple):
     """What a run is decided by; all may be traced."""
 
-    method: Any  # a Method, or the axes of one.
+    norm: Any  # a Norm.
     learning_rate: Any
     decays: Any  # whether the learning rate does, to 0 along half a cosine.
     steps: Any
 
 
-def optimizer(setting: Setting) -> Any:
-    """Returns LPSGD."""
-    (p_max, p_final), rate, decays, steps = setting
+def stepping(problem: Problem, setting: Setting) -> Any:
+    """Returns a function that takes a step of LPSGD, and the state of the optimizer before the first."""
+    norm, rate, decays, steps = setting
 
     def learning_rate(count: jax.Array) -> jax.Array:
         return rate * jnp.where(decays, (1 + jnp.cos(jnp.pi * count / steps)) / 2, 1)
 
-    return lpoptax.lpsgd(learning_rate, annealed_p(p_max, p_final, steps))
-
-
-def stepping(problem: Problem, setting: Setting) -> Any:
-    """Returns a function that takes a step, and the state of the optimizer before the first."""
-    descent = optimizer(setting)
+    descent = lpoptax.lpsgd(learning_rate, annealed_p(norm.first, norm.last, steps))
 
     def step(x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         updates, state = descent.update(jax.grad(problem.loss)(x), state)
@@ -148,28 +136,24 @@ def trajectory(setting: Setting, problem: Problem, start: jax.Array) -> jax.Arra
 
 
 def over_settings(run: Any) -> Any:
-    """Returns a function that runs every p, with and without decay, at every rate: methods x 2 x rates."""
-    for axes in (
-        Setting(None, 0, None, None),
-        Setting(None, None, 0, None),
-        Setting(Method(0, 0), None, None, None),
-    ):
+    """Returns a function that runs every p, with and without decay, at every rate: norms x 2 x rates."""
+    for axes in (Setting(None, 0, None, None), Setting(None, None, 0, None), Setting(0, None, None, None)):
         run = jax.vmap(run, in_axes=(axes, None, None))
     return run
 
 
-def settings(methods: list[Method], steps: int) -> Setting:
+def settings(norms: list[Norm], steps: int) -> Setting:
     """Returns all settings, the axes of `over_settings` not yet combined."""
-    method = Method(*(jnp.array(column) for column in zip(*methods, strict=True)))
-    return Setting(method, jnp.asarray(LEARNING_RATES), jnp.array([False, True]), steps)
+    norm = Norm(*jnp.array(norms).T)
+    return Setting(norm, jnp.asarray(LEARNING_RATES), jnp.array([False, True]), steps)
 
 
 @jax.jit
 def mean_final_losses(setting: Setting, problems: Problem, starts: jax.Array) -> jax.Array:
-    """Returns the relative loss after the last step: methods x 2 x rates, a mean over the starts."""
+    """Returns the relative loss after the last step: norms x 2 x rates, a mean over the starts."""
 
     def over_starts(one: Setting, problems: Problem, starts: jax.Array) -> jax.Array:
-        axes = Problem(None, None if problems.rotations is None else (0, 0))  # type: ignore[arg-type]
+        axes: Any = Problem(None, None if problems.rotations is None else (0, 0))  # type: ignore[arg-type]
         return jax.vmap(partial(final_loss, one), in_axes=(axes, 0))(problems, starts).mean()
 
     return over_settings(over_starts)(setting, problems, starts)
@@ -197,75 +181,71 @@ def lengths(longest: int) -> Iterator[int]:
     yield from (round(2 ** (k / 2)) for k in range(2, round(2 * np.log2(longest)) + 1))
 
 
-def measure(workload: Workload) -> list[dict[str, Any]]:
-    """Returns the fewest steps whose last is at the target at some rate, for each target and method."""
+def measure(workload: Workload) -> pd.DataFrame:
+    """Returns the fewest steps whose last is at the target at some rate, for each target and p."""
     problems, starts = problems_of(workload)
-    found: dict[Any, tuple[int, float]] = {}
-    wanted = list(itertools.product(TARGETS, METHODS, (False, True)))
+    labels = [label(*norm) for norm in NORMS]
+    index = pd.MultiIndex.from_product([TARGETS, labels, RATES], names=["target", "p", "rate"])
+    found = pd.DataFrame({"steps": f">{workload.longest}", "learning_rate": ""}, index, dtype=object)
+    target = index.get_level_values("target")
+    missing = np.full(len(index), True)
     for steps in lengths(workload.longest):
-        losses = np.nan_to_num(mean_final_losses(settings(METHODS, steps), problems, starts), nan=np.inf)
-        for target, method, decays in wanted:
-            at_rates = losses[METHODS.index(method), int(decays)]
-            if at_rates.min() <= target:
-                found.setdefault((target, method, decays), (steps, LEARNING_RATES[at_rates.argmin()]))
-        if len(found) == len(wanted):
+        losses = np.nan_to_num(mean_final_losses(settings(NORMS, steps), problems, starts), nan=np.inf)
+        least, best = (
+            np.tile(of_rates(axis=-1).ravel(), len(TARGETS)) for of_rates in (losses.min, losses.argmin)
+        )
+        new = missing & (least <= target)
+        found.loc[new, "steps"] = steps
+        found.loc[new, "learning_rate"] = [f"{rate:.4g}" for rate in LEARNING_RATES[best[new]]]
+        missing &= ~new
+        if not missing.any():
             break
-    return [
-        {
-            **dict(zip(("dimension", "condition", "rotated"), workload[:3], strict=True)),
-            "starts": workload.starts,
-            "rate": "cosine" if decays else "constant",
-            "p": method.label,
-            "target": target,
-            "steps": found[key][0] if (key := (target, method, decays)) in found else f">{workload.longest}",
-            "learning_rate": f"{found[key][1]:.4g}" if key in found else "",
-        }
-        for target, method, decays in wanted
+    rows = found.reset_index().assign(**workload._asdict())
+    return rows[
+        ["dimension", "condition", "rotated", "starts", "rate", "p", "target", "steps", "learning_rate"]
     ]
 
 
-def paths() -> Iterator[Trajectory]:
-    """Yields the trajectories on the paper's landscapes, at the rate that ends lowest."""
+def paths() -> pd.DataFrame:
+    """Returns the points passed on the paper's landscapes, at the rate that ends lowest."""
+    found = []
     for name, curvature in PAPER.items():
         problem = Problem(jnp.array(curvature), None)
-        at_rates = np.asarray(trajectories(settings(SHOWN, STEPS_SHOWN), problem, jnp.array(START - OPTIMUM)))
-        ends = np.nan_to_num(height(curvature, at_rates[..., -1, :].astype(float)), nan=np.inf)
-        for index, decays in itertools.product(range(len(SHOWN)), (False, True)):
-            best = ends[index, int(decays)].argmin()
-            points = at_rates[index, int(decays), best] + OPTIMUM
-            how = (SHOWN[index].label, decays, LEARNING_RATES[best])
-            yield Trajectory(f"{name} anisotropic", curvature, OPTIMUM, *how, points)
+        start = jnp.array(START - OPTIMUM)
+        points = OPTIMUM + np.asarray(trajectories(settings(SHOWN, STEPS_SHOWN), problem, start))
+        losses = height(points, curvature)
+        best = np.nan_to_num(losses[..., -1], nan=np.inf).argmin(axis=-1)
+        for i, j in np.ndindex(best.shape):
+            k = best[i, j]
+            x, y = points[i, j, k].T
+            path = {"step": range(len(x)), "x": x, "y": y, "loss": losses[i, j, k]}
+            how = {"landscape": name, "p": label(*SHOWN[i]), "rate": RATES[j]}
+            found.append(pd.DataFrame(path).assign(**how, learning_rate=LEARNING_RATES[k]))
+    return pd.concat(found, ignore_index=True)
 
 
-def tabulate(rows: list[dict[str, Any]], target: float) -> str:
+def tabulate(rows: pd.DataFrame, target: float) -> str:
     """Returns the steps to a target as a Markdown table with a column for each p."""
-    names = ("dimension", "condition", "rotated", "rate")
-    lines: dict[tuple[Any, ...], list[str]] = {}
-    for row in rows:
-        if row["target"] == target:
-            lines.setdefault(tuple(row[name] for name in names), []).append(str(row["steps"]))
-    cells = [
-        [f"{dimension:,}", f"{condition:g}", "yes" if rotated else "no", rate, *steps]
-        for (dimension, condition, rotated, rate), steps in lines.items()
-    ]
-    return markdown_table([*names, *(f"p = {method.label}" for method in METHODS)], cells)
+    names = ["dimension", "condition", "rotated", "rate"]
+    table = rows[rows.target == target].set_index([*names, "p"])["steps"].unstack(sort=False).reset_index()
+    table["dimension"] = table.dimension.map("{:,}".format)
+    table["condition"] = table.condition.map("{:g}".format)
+    table["rotated"] = table.rotated.map({True: "yes", False: "no"})
+    return table_of(table.rename(columns=lambda name: name if name in names else f"p = {name}"))
 
 
 def run(quick: bool, folder: Path) -> str:
     """Measures, draws and tabulates."""
-    rows = [row for workload in (QUICK if quick else FULL) for row in measure(workload)]
-    write_csv(folder / "steps.csv", rows)
-    write_figure(folder / "landscapes.png", draw_landscapes(list(paths())))
+    rows = pd.concat([measure(workload) for workload in (QUICK if quick else FULL)], ignore_index=True)
+    write_csv(folder / "steps.csv", rows.to_dict("records"))
+    write_figure(folder / "landscapes.png", draw_landscapes(paths(), PAPER))
     write_figure(folder / "steps.png", draw_steps(rows, TARGETS[1]))
     tables = [
         f"Fewest steps to {target:g} of the initial loss:\n\n{tabulate(rows, target)}" for target in TARGETS
     ]
-    return "\n\n".join(
-        [
-            *tables,
-            f"Each figure is that of the best of the same {len(LEARNING_RATES)} learning rates, from "
-            f"{LEARNING_RATES[0]:g} to {LEARNING_RATES[-1]:.3g}: the length of the shortest run, of those of "
-            "2, 3, 4, 6, 8, 11, 16, ... steps, that ends at the target or below, in the mean over the "
-            "starts.",
-        ]
+    explanation = (
+        f"Each figure is that of the best of the same {len(LEARNING_RATES)} learning rates, from "
+        f"{LEARNING_RATES[0]:g} to {LEARNING_RATES[-1]:.3g}: the length of the shortest run, of those of "
+        "2, 3, 4, 6, 8, 11, 16, ... steps, that ends at the target or below, in the mean over the starts."
     )
+    return "\n\n".join([*tables, explanation])

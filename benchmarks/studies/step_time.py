@@ -34,12 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from matplotlib.figure import Figure
 
 import lpoptax
-from benchmarks.models.vision import build_model
-from benchmarks.reporting.figures import COLORS, write_figure
-from benchmarks.reporting.tables import markdown_table, write_csv
+from benchmarks.models.registry import build_model
+from benchmarks.reporting.figures import write_figure
+from benchmarks.reporting.tables import write_csv
+from benchmarks.studies.step_time_report import EXPLANATION, REFERENCES, draw, table
 
 ROUNDS, WARM_UP, COMPILATIONS = 40, 5, 3
 SLOW, RARELY = 1.0, 10  # steps of more than a second take part in every tenth round.
@@ -64,7 +64,6 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "LPSGDM, p 6 → 2, bfloat16": lambda: lpoptax.lpsgdm(p=P, accumulator_dtype=jnp.bfloat16, **SETTINGS),
     "STACEY(3,2), bfloat16": lambda: lpoptax.stacey(p=3.0, **SETTINGS, **HALF),
 }
-REFERENCES = ("AdamW", "SGD with momentum")
 AXPY = "a x + y"
 TORCH = "AdamW of PyTorch, fused"
 
@@ -229,61 +228,6 @@ def rows_of(tree: str, measured: Mapping[str, tuple[Step, list[float]]]) -> list
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Returns the rows as a Markdown table."""
-    digits = {
-        "n": 0,
-        **{f"/ {other}": 2 for other in REFERENCES},
-        "/ memory": 2,
-        "bytes moved": 1,
-        "least bytes": 1,
-        "flops": 0,
-        "state, bytes": 1,
-        "compilation, s": 1,
-        "compilation / AdamW": 2,
-    }
-    short = {
-        "/ SGD with momentum": "/ SGD",
-        "compilation, s": "compile, s",
-        "compilation / AdamW": "compile / AdamW",
-    }
-    cells = []
-    for row in rows:
-        half = (row["upper quartile, ms"] - row["lower quartile, ms"]) / 2
-        rest = [
-            "" if row[column] is None else f"{row[column]:.{places}f}" for column, places in digits.items()
-        ]
-        cells.append([row["step"], f"{row['ms']:.1f} ± {half:.1f}", *rest])
-    return markdown_table(["step", "ms", *(short.get(column, column) for column in digits)], cells)
-
-
-def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Returns the times relative to AdamW as bars, each with a mark for a x + y of as many bytes."""
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    trees = list(dict.fromkeys(row["parameters"] for row in rows))
-    for axes, tree in zip(figure.subplots(1, len(trees), sharey=True, squeeze=False)[0], trees, strict=True):
-        there = [row for row in rows if row["parameters"] == tree][::-1]
-        names = [row["step"] for row in there]
-        ratios = [row["/ AdamW"] for row in there]
-        colors = [COLORS[0] if name.startswith(("LPSGDM", "STACEY")) else "silver" for name in names]
-        unit = next(row["ms"] for row in there if row["step"] == REFERENCES[0])
-        spread = [
-            [max(row["ms"] - row["lower quartile, ms"], 0) / unit for row in there],
-            [max(row["upper quartile, ms"] - row["ms"], 0) / unit for row in there],
-        ]
-        limit = 1.15 * max(ratio for name, ratio in zip(names, ratios, strict=True) if name != "Muon")
-        axes.barh(names, ratios, xerr=spread, color=colors, error_kw={"linewidth": 1})
-        floors = [row["/ AdamW"] / row["/ memory"] for row in there]
-        axes.plot(floors, names, "|", color="black", markersize=12, label="a x + y, for as many bytes")
-        axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
-        for name, ratio in zip(names, ratios, strict=True):
-            if ratio > limit:
-                axes.text(limit, name, f"{ratio:.0f} ", ha="right", va="center")
-        axes.set(title=tree, xlabel="time of a step / that of AdamW", xlim=(0, limit))
-    axes.legend(loc="lower right", fontsize="small")
-    return figure
-
-
 def run(quick: bool, folder: Path) -> str:
     """Times all steps on all trees, and writes a table and a picture."""
     rows = []
@@ -299,12 +243,3 @@ def run(quick: bool, folder: Path) -> str:
     )
     pytorch = f" PyTorch is {version('torch')}." if any(row["step"] == TORCH for row in rows) else ""
     return f"{tables}\n\n{EXPLANATION}{pytorch}"
-
-
-EXPLANATION = (
-    "Median ± half of the interquartile range of n rounds in which all steps take turns; those of more than "
-    "a second take part in every tenth. `/ memory` is the time over that of a x + y for as many bytes as a "
-    "step has to move: to read parameters, state and gradients, and to write parameters and state. It is no "
-    "strict bound, as XLA runs a x + y array by array. Bytes and flops are for each parameter; what is moved "
-    "and computed is what the compiler tells."
-)

@@ -11,8 +11,7 @@ from jax.sharding import AxisType, Mesh
 from benchmarks.config.settings import Settings, SettingsError
 from benchmarks.data.batches import Batch, evaluation_batches, training_batches
 from benchmarks.data.registry import Dataset, kind
-from benchmarks.models.llama import LANGUAGE_MODELS
-from benchmarks.models.vision import SMALLEST
+from benchmarks.models.registry import MODELS
 from benchmarks.training.checkpoints import Checkpoints
 from benchmarks.training.step import (
     Program,
@@ -136,16 +135,16 @@ def check(settings: Settings, dataset: Dataset, mesh: Mesh) -> None:
             f"a batch of {settings.batch_size} is more than the {examples} training "
             f"{kind(settings.dataset)} of {settings.dataset}"
         )
-    if (settings.model in LANGUAGE_MODELS) != (len(dataset.shape) == 1):
-        reads = "sequences" if settings.model in LANGUAGE_MODELS else "images"
+    model = MODELS[settings.model]
+    if model.takes != kind(settings.dataset):
         raise SettingsError(
-            f"{settings.model} takes {reads}, and {settings.dataset} has {kind(settings.dataset)}: "
+            f"{settings.model} takes {model.takes}, and {settings.dataset} has {kind(settings.dataset)}: "
             "name another --model or another --dataset"
         )
-    if (least := SMALLEST.get(settings.model, 1)) > min(dataset.shape[:2]):
+    if model.smallest > min(dataset.shape[:2]):
         height, width, _ = dataset.shape
         raise SettingsError(
-            f"{settings.model} needs images of {least} x {least} pixels or more; "
+            f"{settings.model} needs images of {model.smallest} x {model.smallest} pixels or more; "
             f"those of {settings.dataset} have {height} x {width}"
         )
     steps, warmup = settings.epochs * steps_per_epoch(settings, dataset), settings.warmup_steps or 0

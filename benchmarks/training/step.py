@@ -18,7 +18,7 @@ from benchmarks.config.settings import Settings
 from benchmarks.data.augmentation import augment, normalise
 from benchmarks.data.batches import Batch
 from benchmarks.data.registry import Dataset
-from benchmarks.models.vision import build_model
+from benchmarks.models.registry import build_model
 
 Variables = Any  # a tree of arrays: nnx.State is generic in types that say nothing here.
 

@@ -1,4 +1,4 @@
-"""Images of a split: decoded once into memory, or each time they are loaded."""
+"""Splits of a prepared dataset: images in memory, photographs that are decoded when loaded, and text."""
 
 import io
 import math
@@ -6,31 +6,31 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import Image, ImageOps
 
 from benchmarks.data.prepare import Builder, damaged_folder
 
-SIZE = 224  # of a photograph that is loaded, height and width.
-EVALUATED_SHORT_SIDE = 256
+SIZE = (224, 224)  # of a photograph that is loaded.
+MARGIN = (1 - 224 / 256) / 2  # of a photograph that is evaluated: what is left out on each side.
 AREA = (0.08, 1.0)  # of a random crop, as a share of the photograph.
 RATIO = (3 / 4, 4 / 3)  # of a random crop, width to height.
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom.
+Seed = tuple[int, ...]  # of the run, and then the epoch.
 
 
 class Split(Protocol):
-    """Labelled images, or text, loaded by index; several threads may load at once."""
+    """Labelled examples, loaded by index; several threads may load at once."""
 
     def __len__(self) -> int:
-        """Returns the number of examples."""
+        """Returns the number of examples in an epoch."""
         ...
 
-    def load(self, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, indices: np.ndarray, seed: Seed | None) -> tuple[np.ndarray, np.ndarray]:
         """Returns uint8 images [n, height, width, channels] and int32 labels [n].
 
-        Of text they are int32 tokens [n, length] and the tokens after them. `seed` is that of
-        the run and the epoch, which decide the random crops that are cut while decoding, or
-        the part of the text. Without it, as in evaluation, nothing is random.
+        Of text they are int32 tokens [n, length] and the tokens after them. The seed decides what
+        is random in loading them. Without it, as in evaluation, nothing is random.
         """
         ...
 
@@ -50,20 +50,24 @@ class Records:
         """Returns the number of examples."""
         return len(self._source)
 
-    def read(self, keys: list[int]) -> list[dict[str, Any]]:
+    def read(self, indices: np.ndarray) -> list[dict[str, Any]]:
         """Returns the examples at these places."""
         try:
-            return self._source.__getitems__(keys)
+            return self._source.__getitems__(indices.tolist())
         except RuntimeError as error:  # which array_record raises for all that is wrong with a file.
             raise damaged_folder(self._folder) from error
 
+    def read_all(self) -> list[dict[str, Any]]:
+        """Returns all examples."""
+        return self.read(np.arange(len(self)))
 
-class Decoded:
+
+class SmallImages:
     """Small images of one size, all in memory."""
 
-    def __init__(self, source: Records) -> None:
+    def __init__(self, records: Records) -> None:
         """Decodes them all."""
-        examples = source.read(list(range(len(source))))
+        examples = records.read_all()
         images = np.stack([np.asarray(_open(example)) for example in examples])
         # Grey images have no axis of channels.
         self.images = images if images.ndim == 4 else images[..., None]
@@ -73,7 +77,7 @@ class Decoded:
         """Returns the number of images."""
         return len(self.labels)
 
-    def load(self, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, indices: np.ndarray, seed: Seed | None) -> tuple[np.ndarray, np.ndarray]:
         """Returns images and labels; nothing is random."""
         return self.images[indices], self.labels[indices]
 
@@ -81,23 +85,47 @@ class Decoded:
 class Photographs:
     """Photographs of any size: each is decoded and cropped to 224 x 224 when it is loaded."""
 
-    def __init__(self, source: Records) -> None:
+    def __init__(self, records: Records) -> None:
         """Reads nothing yet."""
-        self._source = source
+        self._records = records
 
     def __len__(self) -> int:
         """Returns the number of photographs."""
-        return len(self._source)
+        return len(self._records)
 
-    def load(self, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, indices: np.ndarray, seed: Seed | None) -> tuple[np.ndarray, np.ndarray]:
         """Returns crops and labels; a random crop depends on the seed and its index, on nothing else."""
-        keys = [int(index) for index in indices]
-        examples = self._source.read(keys)
-        crops = np.empty((len(keys), SIZE, SIZE, 3), np.uint8)
-        for crop, key, example in zip(crops, keys, examples, strict=True):
+        examples = self._records.read(indices)
+        crops = np.empty((len(indices), *SIZE, 3), np.uint8)
+        for crop, index, example in zip(crops, indices, examples, strict=True):
             photograph = _open(example).convert("RGB")  # a few are grey, or have CMYK.
-            crop[:] = np.asarray(_central(photograph) if seed is None else _random(photograph, (*seed, key)))
+            crop[:] = np.asarray(
+                _central(photograph) if seed is None else _random(photograph, (*seed, int(index)))
+            )
         return crops, _labels(examples)
+
+
+class Sequences:
+    """Sequences of tokens, all in memory. An epoch may have fewer of them: then the next has others."""
+
+    def __init__(self, records: Records, per_epoch: int | None = None) -> None:
+        """Decodes them all, and shuffles those of which an epoch has some only."""
+        tokens = np.stack([example["tokens"] for example in records.read_all()])
+        self.tokens = tokens if per_epoch is None else np.random.default_rng(0).permutation(tokens)
+        self._per_epoch = min(per_epoch or len(tokens), len(tokens))
+
+    def __len__(self) -> int:
+        """Returns the number of sequences in an epoch."""
+        return self._per_epoch
+
+    def load(self, indices: np.ndarray, seed: Seed | None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns tokens [n, length], and at each place the token after it.
+
+        Epochs go through all sequences in turn.
+        """
+        epoch = 0 if seed is None else seed[-1]
+        chosen = self.tokens[(epoch * len(self) + indices) % len(self.tokens)]
+        return chosen[:, :-1], chosen[:, 1:]
 
 
 def _open(example: dict[str, Any]) -> Image.Image:
@@ -109,30 +137,24 @@ def _labels(examples: list[dict[str, Any]]) -> np.ndarray:
 
 
 def _central(photograph: Image.Image) -> Image.Image:
-    scale = EVALUATED_SHORT_SIDE / min(photograph.size)
-    width, height = (round(scale * side) for side in photograph.size)
-    resized = photograph.resize((width, height), Image.Resampling.BILINEAR)
-    return resized.crop(_middle(width, height, SIZE, SIZE))
+    return ImageOps.fit(photograph, SIZE, Image.Resampling.BILINEAR, bleed=MARGIN)
 
 
-def _random(photograph: Image.Image, seed: tuple[int, ...]) -> Image.Image:
+def _random(photograph: Image.Image, seed: Seed) -> Image.Image:
     box = random_box(*photograph.size, np.random.default_rng(seed))
-    return photograph.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+    return photograph.resize(SIZE, Image.Resampling.BILINEAR, box=box)
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
     """Returns a box of random area and ratio within a photograph, as is usual for ImageNet."""
     for _ in range(10):
         area = width * height * rng.uniform(*AREA)
-        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        ratio = math.exp(rng.uniform(*np.log(RATIO)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            left, top = (int(rng.integers(room, endpoint=True)) for room in (width - w, height - h))
+            left, top = rng.integers([width - w, height - h], endpoint=True).tolist()
             return left, top, left + w, top + h
     # A narrow photograph: as much of its middle as the ratios allow.
-    return _middle(width, height, min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0])))
-
-
-def _middle(width: int, height: int, w: int, h: int) -> Box:
+    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
