@@ -81,7 +81,7 @@ def run_time(options: Options, console: Console) -> None:
     options.epochs, options.warmup_steps = [2], [0]
     folder = ResultsFolder(options.output) if options.output else None
     runs = open_datasets(_select(options, options.dataset, options.model, [0]), options.data_dir)
-    text = timing.table(timing.measure(runs, all_devices()))
+    text = timing.table(runs, all_devices())
     console.print(Markdown(text))
     if folder is not None:
         folder.write_text("timing.md", text)

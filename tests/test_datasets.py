@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.data import digits
 from benchmarks.data import prepare as preparation
-from benchmarks.data.registry import NAMES, DataError, load, prepare
+from benchmarks.data.registry import DATASETS, DataError, load, prepare
 from benchmarks.data.splits import Photographs, random_box
 from tests.archives import WRITERS, registered, write_cifar10
 
@@ -316,7 +316,7 @@ def test_a_damaged_fashion_mnist_is_refused(tmp_path):
 # Failures that the user can mend.
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("digits", "stdlib")])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("digits", "stdlib")])
 def test_a_dataset_that_is_missing_is_told_with_the_command_that_gets_it(name, tmp_path):
     with pytest.raises(DataError) as error:
         load(name, data_dir=tmp_path)

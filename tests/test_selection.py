@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,7 +12,7 @@ import pytest
 
 from benchmarks.config import settings as settings_module
 from benchmarks.config.labels import label, p_text
-from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer, schedules
+from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer, schedules, swept, without_swept
 from benchmarks.config.selection import select
 from benchmarks.config.settings import PAPERS, PRESETS, Settings, SettingsError, presets
 from benchmarks.models.registry import MODELS
@@ -338,8 +339,25 @@ def test_settings_survive_as_plain_data():
     assert Settings.of(json.loads(json.dumps(run.plain(), allow_nan=False))) == run
 
 
-def test_seeds_share_an_optimizer_and_settings_do_not():
-    run = one(*CIFAR, "lpsgdm")
-    assert build_optimizer(run, 3) is build_optimizer(dataclasses.replace(run, seed=1), 3)
-    assert build_optimizer(run, 3) is not build_optimizer(dataclasses.replace(run, b1=0.8), 3)
-    assert build_optimizer(run, 3) is not build_optimizer(run, 4)
+@pytest.mark.parametrize(("optimizer", "shared"), [("lpsgdm", True), ("stacey_pp", False)])
+def test_runs_over_seeds_rates_and_an_annealed_p_share_what_is_compiled(optimizer, shared):
+    run = one(*CIFAR, optimizer)
+    same = without_swept(run)
+    assert without_swept(dataclasses.replace(run, seed=1, learning_rate=0.7)) == same
+    assert (without_swept(dataclasses.replace(run, p=4.5)) == same) == shared
+    assert without_swept(dataclasses.replace(run, b1=0.8)) != same
+
+
+@pytest.mark.parametrize("p", [3.0, math.inf])
+def test_a_traced_rate_and_p_are_those_of_the_settings(p):
+    run = dataclasses.replace(one(*CIFAR, "lpsgdm"), p=p, p_final=p if math.isinf(p) else 2.0)
+
+    @jax.jit
+    def at(step, traced):
+        changing = schedules(run, STEPS, traced)
+        return changing.learning_rate(step), changing.p(step)
+
+    concrete = schedules(run, STEPS)
+    for step in (0, 3, STEPS * EPOCHS - 1):
+        expected = concrete.learning_rate(step), concrete.p(step) if callable(concrete.p) else concrete.p
+        np.testing.assert_allclose(at(step, swept(run)), expected, rtol=1e-6)

@@ -1,12 +1,12 @@
 """The optimizers, by name, built from the settings of a run."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import lpoptax
@@ -142,44 +142,31 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
-class Schedules(NamedTuple):
-    """What changes with the step."""
+class Swept(NamedTuple):
+    """What may differ between runs that share a compiled step: numbers, or traced."""
 
-    learning_rate: optax.Schedule
-    p: P | None
-
-
-def schedules(settings: Settings, steps_per_epoch: int) -> Schedules:
-    """Returns the learning rate and p."""
-    total = settings.epochs * steps_per_epoch
-    return Schedules(_learning_rate(settings, total), _p(settings, total, steps_per_epoch))
+    learning_rate: Any  # the peak.
+    p: Any = None  # the first and the last, of an optimizer that anneals p between them.
+    p_final: Any = None
 
 
-def _learning_rate(settings: Settings, total_steps: int) -> optax.Schedule:
-    if settings.schedule == "constant":
-        return optax.constant_schedule(settings.learning_rate)
-    warmup = total_steps // 20 if settings.warmup_steps is None else settings.warmup_steps
-    return optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, warmup_steps=warmup, decay_steps=total_steps
-    )
-
-
-def _p(settings: Settings, total_steps: int, steps_per_epoch: int) -> P | None:
-    optimizer = OPTIMIZERS[settings.optimizer]
-    if settings.optimizer == "gsgd":
-        return lpoptax.gradual_p_schedule(total_steps)
-    if "p" not in optimizer.takes:
-        return optimizer.norm
+def swept(settings: Settings) -> Swept:
+    """Returns these settings of a run, as numbers."""
+    if not _anneals_p(settings):
+        return Swept(settings.learning_rate)
     (p,) = _own(settings, "p")
-    if not optimizer.anneals or p == settings.p_final:
-        return p
-    (anneal,) = _own(settings, "anneal")
-    return lpoptax.cosine_p_schedule(
-        p,
-        total_steps,
-        p_final=final_p(settings),
-        steps_per_epoch=steps_per_epoch if anneal == "epoch" else 1,
-    )
+    return Swept(settings.learning_rate, p, final_p(settings))
+
+
+def without_swept(settings: Settings) -> Settings:
+    """Returns what is left of the settings: it decides what is compiled."""
+    same = dataclasses.replace(settings, seed=0, learning_rate=1.0)
+    return dataclasses.replace(same, p=None, p_final=None) if _anneals_p(settings) else same
+
+
+def _anneals_p(settings: Settings) -> bool:
+    optimizer = OPTIMIZERS[settings.optimizer]
+    return optimizer.anneals and "p" in optimizer.takes
 
 
 def final_p(settings: Settings) -> float:
@@ -187,14 +174,52 @@ def final_p(settings: Settings) -> float:
     return 2.0 if settings.p_final is None else settings.p_final
 
 
-def build_optimizer(settings: Settings, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Returns the optimizer of the run: the same object for every seed, so that they share a program."""
-    return _build(dataclasses.replace(settings, seed=0), steps_per_epoch)
+class Schedules(NamedTuple):
+    """What changes with the step."""
+
+    learning_rate: optax.Schedule
+    p: P | None
 
 
-@functools.lru_cache(maxsize=8)
-def _build(settings: Settings, steps_per_epoch: int) -> optax.GradientTransformation:
-    learning_rate, p = schedules(settings, steps_per_epoch)
+def schedules(settings: Settings, steps_per_epoch: int, values: Swept | None = None) -> Schedules:
+    """Returns the learning rate and p, from the settings or from `values` in their place."""
+    total, values = settings.epochs * steps_per_epoch, values or swept(settings)
+    rate = _learning_rate(settings, total, values.learning_rate)
+    if values.p is not None:
+        (anneal,) = _own(settings, "anneal")
+        return Schedules(rate, _annealed(values, total, steps_per_epoch if anneal == "epoch" else 1))
+    if settings.optimizer == "gsgd":
+        return Schedules(rate, lpoptax.gradual_p_schedule(total))
+    optimizer = OPTIMIZERS[settings.optimizer]
+    return Schedules(rate, _own(settings, "p")[0] if "p" in optimizer.takes else optimizer.norm)
+
+
+def _learning_rate(settings: Settings, total_steps: int, peak: Any) -> optax.Schedule:
+    if settings.schedule == "constant":
+        return optax.constant_schedule(peak)
+    warmup = total_steps // 20 if settings.warmup_steps is None else settings.warmup_steps
+    # As optax.warmup_cosine_decay_schedule, which compares the peak with 0 and so cannot be traced.
+    rise, fall = (
+        optax.linear_schedule(0.0, peak, warmup),
+        optax.cosine_decay_schedule(peak, total_steps - warmup),
+    )
+    return optax.join_schedules([rise, fall], [warmup])
+
+
+def _annealed(values: Swept, total_steps: int, steps_per_epoch: int) -> P:
+    p, p_final = values.p, values.p_final
+    if not isinstance(p, jax.Array) and p == p_final:
+        return p
+    schedule = lpoptax.cosine_p_schedule(p, total_steps, p_final=p_final, steps_per_epoch=steps_per_epoch)
+    # A constant p may be infinite, and of infinities there is no mean.
+    return lambda count: jnp.where(jnp.isinf(p), p, schedule(count))
+
+
+def build_optimizer(
+    settings: Settings, steps_per_epoch: int, values: Swept | None = None
+) -> optax.GradientTransformation:
+    """Returns the optimizer of the run, with `values` in place of the settings that they are of."""
+    learning_rate, p = schedules(settings, steps_per_epoch, values)
     mask = _is_kernel if settings.decay == "kernels" else None
     return OPTIMIZERS[settings.optimizer].build(settings, learning_rate, p, mask)
 

@@ -13,7 +13,7 @@ from benchmarks.data import text
 from benchmarks.data.corpora import AUSTEN_FILE
 from benchmarks.data.digits import Digits
 from benchmarks.data.prepare import Builder, DataError, Source, damaged_folder, is_prepared
-from benchmarks.data.splits import Photographs, Records, Sequences, SmallImages, Split
+from benchmarks.data.splits import Excerpt, Photographs, Records, Sequences, SmallImages, Split
 
 __all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "prepare"]
 
@@ -85,6 +85,26 @@ class Text(NamedTuple):
         )
 
 
+class Part(NamedTuple):
+    """The first examples of another dataset, for experiments of many runs."""
+
+    of: str
+    train: int
+    validation: int  # all examples of a test split are taken.
+    halved: bool = False  # whether images are reduced to half their height and width.
+
+    def cut(self, full: Dataset, held_out: HeldOut) -> Dataset:
+        """Returns the part. What is trained on is the same whatever is held out."""
+        validation = self.validation if held_out == "validation" else len(full.held_out)
+        train, held = (
+            Excerpt(split, size, halved=self.halved)
+            for split, size in ((full.train, self.train), (full.held_out, validation))
+        )
+        return full._replace(
+            train=train, held_out=held, shape=train.inputs.shape[1:] if full.mean else full.shape
+        )
+
+
 def _of_255(*fractions: float) -> tuple[float, ...]:
     return tuple(255 * fraction for fraction in fractions)
 
@@ -143,17 +163,26 @@ DATASETS: dict[str, Images | Text] = {
         8_000,
     ),
 }
-NAMES = tuple(DATASETS)
+PARTS = {
+    "digits_900": Part("digits", 900, 300),
+    "fashion_mnist_14x14": Part("fashion_mnist", 6_400, 2_000, halved=True),
+    "stdlib_1536": Part("stdlib", 1_536, 256),
+}
+NAMES = (*DATASETS, *PARTS)
 
 
 def is_text(name: str) -> bool:
     """Says whether a dataset is text, and not images."""
-    return isinstance(DATASETS[name], Text)
+    return isinstance(DATASETS[_whole(name)], Text)
 
 
 def kind(name: str) -> str:
     """Returns what the examples of a dataset are."""
     return "sequences" if is_text(name) else "images"
+
+
+def _whole(name: str) -> str:
+    return PARTS[name].of if name in PARTS else name
 
 
 def load(name: str, *, held_out: HeldOut = "test", data_dir: Path | None = None) -> Dataset:
@@ -163,6 +192,8 @@ def load(name: str, *, held_out: HeldOut = "test", data_dir: Path | None = None)
     that, and the test split is not read. `data_dir` is where TFDS keeps datasets (its own
     default otherwise).
     """
+    if name in PARTS:
+        return PARTS[name].cut(load(PARTS[name].of, held_out=held_out, data_dir=data_dir), held_out)
     builder = _find(name, data_dir)
     if not is_prepared(builder):
         if not DATASETS[name].origin.comes_with:
@@ -177,8 +208,9 @@ def prepare(name: str, *, data_dir: Path | None = None, source: Path | None = No
 
     `data_dir` is where TFDS keeps datasets (its own default otherwise). `source` is a folder
     with the files as they are published, which ImageNet needs and the others can do without;
-    for C4 it is a folder of TFDS.
+    for C4 it is a folder of TFDS. A part is made ready with its whole.
     """
+    name = _whole(name)
     builder, origin = _find(name, data_dir), DATASETS[name].origin
     if source is not None and origin.comes_with:
         raise DataError(f"{name} comes with {origin.comes_with}: it takes no --source")
@@ -194,7 +226,7 @@ def prepare(name: str, *, data_dir: Path | None = None, source: Path | None = No
 
 def _find(name: str, data_dir: Path | None) -> Builder:
     if name not in DATASETS:
-        raise DataError(f"there is no dataset {name}, but {', '.join(DATASETS)}")
+        raise DataError(f"there is no dataset {name}, but {', '.join(NAMES)}")
     # Not by TFDS's registry if the builder is ours: it has a C4 of its own.
     return preparation.find(name, DATASETS[name].origin.builder or partial(tfds.builder, name), data_dir)
 

@@ -1,5 +1,6 @@
 """Convolutions as matrix products, for CPUs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,13 +8,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 
-def with_matrix_products(graphdef: nnx.GraphDef[Any], *states: Any) -> nnx.GraphDef[Any]:
-    """Returns a model, given with its states, whose convolutions are matrix products."""
-    model = nnx.merge(graphdef, *states, copy=True)
+def of_matrix_products(build: Callable[..., nnx.Module], *args: Any, **options: Any) -> nnx.Module:
+    """Builds a model whose convolutions are matrix products."""
+    model = build(*args, **options)
     for _, module in nnx.iter_graph(model):
         if isinstance(module, nnx.Conv):
             module.conv_general_dilated = convolve
-    return nnx.graphdef(model)
+    return model
+
+
+def with_matrix_products(graphdef: nnx.GraphDef[Any], *states: Any) -> nnx.GraphDef[Any]:
+    """Returns the same of a model that is given with its states."""
+    return nnx.graphdef(of_matrix_products(lambda: nnx.merge(graphdef, *states, copy=True)))
 
 
 def convolve(

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
+from benchmarks.models.convolutions import of_matrix_products
 from benchmarks.models.llama import Llama, Size
 from benchmarks.models.vision import VGG, basic, bottleneck, resnet, small_resnet
 
@@ -26,6 +27,9 @@ MODELS = {
     "resnet8": Model(partial(small_resnet, 1)),
     # A quarter of the work: for full-size studies on a CPU.
     "resnet8_stride2": Model(partial(small_resnet, 1, stride=2)),
+    # Faster on a CPU.
+    "resnet8_products": Model(partial(of_matrix_products, small_resnet, 1)),
+    "resnet8_stride2_products": Model(partial(of_matrix_products, small_resnet, 1, stride=2)),
     "resnet20": Model(partial(small_resnet, 3)),
     "resnet18": Model(partial(resnet, basic, (2, 2, 2, 2))),
     "resnet50": Model(partial(resnet, bottleneck, (3, 4, 6, 3))),

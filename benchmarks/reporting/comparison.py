@@ -2,41 +2,16 @@
 
 import dataclasses
 import math
-import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.config.labels import names, position
 from benchmarks.config.settings import Settings
-from benchmarks.data.registry import is_text
+from benchmarks.reporting.statistics import Measure, difference, differs, measure_of
 from benchmarks.training.records import Run
 
 WORKLOAD = ("dataset", "model", "batch_size", "epochs", "held_out")
-
-
-class Measure(NamedTuple):
-    """A figure that is reported."""
-
-    name: str
-    key: str  # of what is recorded of an epoch.
-    of: Callable[[float], float]  # returns the figure from that.
-    spec: str  # how to print it.
-    unit: str = ""
-    best: str = "lowest"
-
-    def at(self, epoch: dict[str, Any]) -> float:
-        """Returns the figure of an epoch."""
-        with np.errstate(over="ignore"):  # of what diverged.
-            return float(self.of(epoch[self.key]))
-
-
-TRAIN_NLL = Measure("train NLL", "train_nll", float, ".4f")
-TOP1 = Measure("top-1", "held_out_top1", lambda share: 100 * share, ".2f", " %", "highest")
-NLL = Measure("NLL", "held_out_nll", float, ".4f")
-PERPLEXITY = Measure("perplexity", "held_out_nll", np.exp, ".2f")
 
 
 class Workload(NamedTuple):
@@ -54,8 +29,8 @@ class Workload(NamedTuple):
 
     @property
     def measure(self) -> Measure:
-        """Returns what is compared: of images the share of right answers, of text the likelihood."""
-        return NLL if is_text(self.first.dataset) else TOP1
+        """Returns what is compared."""
+        return measure_of(self.first.dataset)
 
 
 def workloads(runs: list[Run]) -> list[Workload]:
@@ -115,41 +90,16 @@ def verdict(workload: Workload) -> str:
         for setting, runs in workload.runs.items()
         if setting != best
         and len(runs) > 1
-        and not _differs(results(workload, setting), results(workload, best))
+        and not differs(results(workload, setting), results(workload, best))
     ]
     if tied:
         text += f" Within noise of it (95 % Welch interval): {', '.join(tied)}."
     return text
 
 
-def _welch(a: list[float], b: list[float]) -> tuple[float, float]:
-    """Returns the 95 % interval of the difference of means."""
-    if np.ptp(a) == np.ptp(b) == 0:
-        return (a[0] - b[0],) * 2
-    with warnings.catch_warnings():
-        # Seeds that agree in every image: their variance of 0 is right.
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    return float(found.low), float(found.high)
-
-
-def _differs(a: list[float], b: list[float]) -> bool:
-    if not np.isfinite([*a, *b]).all():
-        return True
-    low, high = _welch(a, b)
-    return low > 0 or high < 0
-
-
 def interval(workload: Workload, setting: Settings, best: Settings) -> str:
     """Returns what may be told of the difference of means, with 95 % confidence."""
     return difference(workload.measure, results(workload, setting), results(workload, best))
-
-
-def difference(measure: Measure, a: list[float], b: list[float]) -> str:
-    """Returns the 95 % interval of the difference of means as text."""
-    if not np.isfinite([*a, *b]).all():
-        return "diverged"
-    return " to ".join(f"{end:+{measure.spec}}" for end in _welch(a, b))
 
 
 def seeds(workload: Workload) -> str:

@@ -7,7 +7,6 @@ import itertools
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -15,12 +14,7 @@ from benchmarks.config.labels import TOLD, cells, duration, label, method, names
 from benchmarks.config.settings import Settings, presets
 from benchmarks.data.registry import is_text, kind
 from benchmarks.reporting.comparison import (
-    NLL,
-    PERPLEXITY,
-    TOP1,
-    TRAIN_NLL,
     WORKLOAD,
-    Measure,
     Workload,
     best_of,
     interval,
@@ -29,6 +23,8 @@ from benchmarks.reporting.comparison import (
     workloads,
 )
 from benchmarks.reporting.curves import curves
+from benchmarks.reporting.statistics import NLL, PERPLEXITY, TOP1, TRAIN_NLL, Measure, mean_std
+from benchmarks.reporting.tables import csv_text, markdown_table
 from benchmarks.training.records import ResultsFolder, Run, measured_with
 
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -64,7 +60,7 @@ def write(folder: ResultsFolder, runs: list[Run], at: list[int] | None = None) -
         folder.remove("table.csv", "curves.png", "curves.svg")
     for workload, suffix in zip(all_workloads, _suffixes(all_workloads), strict=True):
         first = workload.first
-        folder.write_text(f"table{suffix}.csv", _csv(*tabulate(workload, at)))
+        folder.write_text(f"table{suffix}.csv", csv_text(*tabulate(workload, at)))
         figure = curves(
             workload.runs,
             names(workload.settings),
@@ -102,15 +98,9 @@ def markdown(runs: list[Run], at: list[int] | None = None) -> str:
     parts = []
     for workload in workloads(runs):
         columns, rows = tabulate(workload, at)
-        lines = [columns, ["---"] * len(columns), *rows] if rows else []
-        parts.append("".join("| " + " | ".join(cells) + " |\n" for cells in lines) + "\n" + explain(workload))
+        table = f"{markdown_table(columns, rows)}\n" if rows else ""
+        parts.append(f"{table}\n{explain(workload)}")
     return "\n\n".join(parts) + "\n"
-
-
-def _csv(columns: list[str], rows: list[list[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return text.getvalue()
 
 
 def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str], list[list[str]]]:
@@ -134,7 +124,7 @@ def tabulate(workload: Workload, at: list[int] | None = None) -> tuple[list[str]
         for title, measure in _figures(workload).items():
             columns.append(title + suffix)
             for row, runs in zip(rows, workload.runs.values(), strict=True):
-                row.append(_mean_std([measure.at(run.epochs[epoch - 1]) for run in runs], measure.spec))
+                row.append(mean_std([measure.at(run.epochs[epoch - 1]) for run in runs], measure.spec))
             if any(published):
                 columns.append(f"published{suffix}")
                 for row, values in zip(rows, published, strict=True):
@@ -210,9 +200,3 @@ def _unfinished(workload: Workload) -> str:
         for run in workload.unfinished
         if run.epochs
     )
-
-
-def _mean_std(values: list[float], spec: str) -> str:
-    with np.errstate(invalid="ignore"):  # the spread of what diverged to infinity.
-        spread = f" ± {np.std(values, ddof=1):{spec}}" if len(values) > 1 else ""
-    return f"{np.mean(values):{spec}}{spread}"

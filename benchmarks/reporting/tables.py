@@ -21,10 +21,14 @@ def table_of(frame: pd.DataFrame) -> str:
     return markdown_table(list(frame.columns), frame.astype(str).to_numpy().tolist())
 
 
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Returns a table as comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes rows of the same columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    ResultsFolder(file.parent).write_text(file.name, text.getvalue())
+    text = csv_text(list(rows[0]), [list(row.values()) for row in rows])
+    ResultsFolder(file.parent).write_text(file.name, text)

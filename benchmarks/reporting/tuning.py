@@ -16,6 +16,8 @@ import numpy as np
 
 from benchmarks.config.labels import TOLD, cells, duration, method, p_text, position, varying
 from benchmarks.config.settings import Settings
+from benchmarks.reporting.statistics import is_at_an_end
+from benchmarks.reporting.tables import markdown_table
 from benchmarks.training.records import Run
 
 # The learning rates and decays that the LPSGDM paper tried (it tried two momenta and several p_max, too),
@@ -60,9 +62,8 @@ def table(runs: list[Run]) -> str:
     more = [name for name in varying(list(kinds)) if name not in TOLD]
     names = ["optimizer", "p", *(name.replace("_", " ") for name in more), "trials"]
     columns = [*names, "learning rate", "weight decay", "validation NLL", "validation top-1, %"]
-    rows = [columns, ["---"] * len(columns), *(_row(kind, tried, more) for kind, tried in kinds.items())]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", _explanation(runs, more), ""])
+    rows = [_row(kind, tried, more) for kind, tried in kinds.items()]
+    return f"{markdown_table(columns, rows)}\n\n{_explanation(runs, more)}\n"
 
 
 def _row(kind: Settings, tried: dict[Settings, list[Run]], more: list[str]) -> list[str]:
@@ -70,7 +71,7 @@ def _row(kind: Settings, tried: dict[Settings, list[Run]], more: list[str]) -> l
     epochs = [run.epochs[-1] for run in tried[best]]
     nll, top1 = (np.mean([epoch[f"held_out_{name}"] for epoch in epochs]) for name in ("nll", "top1"))
     rates = {setting.learning_rate for setting in tried}
-    edge = " (edge)" if len(rates) > 1 and best.learning_rate in (min(rates), max(rates)) else ""
+    edge = " (edge)" if len(rates) > 1 and is_at_an_end(best.learning_rate, rates) else ""
     names = [method(kind), p_text(kind), *cells(kind, more), str(len(tried))]
     rate, decay = f"{best.learning_rate:g}{edge}", f"{best.weight_decay:g}"
     return [*names, rate, decay, f"{nll:.4f}", f"{100 * top1:.2f}"]

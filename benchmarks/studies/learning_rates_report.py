@@ -1,42 +1,105 @@
-"""What the results of `benchmarks.studies.learning_rates` say: tables, and heat maps."""
+"""What the results of `benchmarks.studies.learning_rates` say: tables, and heat maps.
+
+All are made of data frames with a row for each run, as `benchmarks.reporting.statistics.final` makes them.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from benchmarks.reporting.comparison import NLL, TOP1, Measure, difference
-from benchmarks.reporting.tables import markdown_table
-from benchmarks.studies.grid_selection import (
-    MEASURED,
-    Records,
-    at_rates,
-    best_rate,
-    contenders,
+from benchmarks.reporting.statistics import (
+    TOP1,
+    difference,
     is_at_an_end,
-    losses,
+    mean_std,
     measure_of,
-    norms,
-    recipe,
-    shared_rate,
-    shown,
+    scores,
 )
-from benchmarks.studies.grid_training import Cell, Norm, Record, Task
+from benchmarks.reporting.tables import markdown_table, table_of
 
-LENGTHS = {"none": "as published", "dual_norm": "dual norm", "rms": "unit RMS"}  # by method.
-SHOWN = {TOP1: 20.0, NLL: 1.5}  # how far below the best the colors reach.
+PUBLISHED, RMS = "LPSGDM", "LPSGDM at unit RMS"
+LENGTHS = {PUBLISHED: "as published", "LPSGDM with the dual norm": "dual norm", RMS: "unit RMS"}  # by method.
+SHOWN = {"top-1": 20.0, "NLL": 1.5}  # how far below the best the colors reach.
+CHOICE = ["dataset", "method", "p", "learning_rate"]  # what tells a run from others, but for its seed.
 
 
-def page(results: Mapping[Task, Records], tested: Mapping[Task, Records]) -> str:
+def key(row: pd.Series) -> tuple[Hashable, ...]:
+    """Returns what tells a run from others, but for its seed."""
+    return tuple(row[CHOICE])
+
+
+def best_rate(frame: pd.DataFrame) -> float:
+    """Returns the learning rate with the lowest mean NLL."""
+    return float(scores(frame, ["learning_rate"]).idxmin())
+
+
+def best_for_all(frame: pd.DataFrame, by: list[str], across: str) -> Any:
+    """Returns the choice with the lowest mean ratio of the NLL to the lowest of each task, or of each p."""
+    found = scores(frame, [*by, across]).unstack(across)
+    return (found / found.min()).mean(axis=1, skipna=False).idxmin()
+
+
+def losses(frame: pd.DataFrame, rate: float) -> pd.DataFrame:
+    """Returns how much worse than each p's own best rate another one is [p, seed]."""
+    sign = 1 if measure_of(frame.dataset.iloc[0]).best == "highest" else -1
+
+    def of_p(same: pd.DataFrame) -> pd.Series:
+        shown = same.pivot_table("shown", "learning_rate", "seed", dropna=False)
+        return sign * (shown.loc[best_rate(same)] - shown.loc[rate])
+
+    return pd.DataFrame({p: of_p(same) for p, same in frame.groupby("p", sort=False)}).T
+
+
+def contenders(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns what is judged on the test data: a row for each task and choice, with what it was chosen from.
+
+    At unit RMS p and rate are one choice for all tasks: of p annealed from above 2, which is the
+    recipe, of p = 2, and of all p. The others have the best for the task.
+    """
+    annealed, rms = frame[frame.p.str.contains("→")], frame[frame.method == RMS]
+    rows = []
+    for dataset in dict.fromkeys(frame.dataset):
+        several = {
+            "the recipe: {method}, p {p}": annealed[annealed.method == RMS],
+            "{method}, p {p}": rms[rms.p == "2"],
+            "{method}, p {p}, the best": rms,
+            "{method} as published, p {p}": _of(annealed, dataset, PUBLISHED),
+            **{name: _of(frame, dataset, name) for name in ("SGD with momentum", "AdamW")},
+        }
+        for name, among in several.items():
+            if not among.empty:
+                p, rate = best_for_all(among, ["p", "learning_rate"], "dataset")
+                tried = len(among[["p", "learning_rate"]].drop_duplicates())
+                method = among.method.iloc[0]
+                row = (dataset, method, p, rate, name.format(method=method, p=p), tried)
+                rows.append(dict(zip([*CHOICE, "name", "tried"], row, strict=True)))
+    # The best of all p may be one of the two before.
+    return pd.DataFrame(rows).drop_duplicates(CHOICE)
+
+
+def _of(frame: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
+    return frame[(frame.dataset == dataset) & (frame.method == method)]
+
+
+def recipe(frame: pd.DataFrame) -> tuple[str, float]:
+    """Returns the p above 2, annealed, and the rate that are best for all tasks at unit RMS."""
+    annealed = frame[(frame.method == RMS) & frame.p.str.contains("→")]
+    p, rate = best_for_all(annealed, ["p", "learning_rate"], "dataset")
+    return str(p), float(rate)
+
+
+def page(frame: pd.DataFrame, tested: pd.DataFrame, titles: Mapping[str, str]) -> str:
     """Returns all tables, and how to read them."""
-    _, recipe_rate = recipe(list(results.values()))
     parts = [
         part
-        for task, records in results.items()
-        for part in (f"## {_title(task)}", rate_table(task, records))
+        for dataset, of_task in frame.groupby("dataset", sort=False)
+        for part in (f"## {titles[str(dataset)]}", rate_table(of_task))
     ]
     return "\n\n".join(
         [
@@ -48,206 +111,155 @@ def page(results: Mapping[Task, Records], tested: Mapping[Task, Records]) -> str
             "over seeds, and the most for one p. Rates are a factor of 3 apart and the seeds few: a move by "
             "that factor may be noise.",
             "## Unit RMS by p",
-            p_table(results, recipe_rate),
+            p_table(frame[frame.method == RMS], recipe(frame)[1]),
             "## The recipe on test data",
-            test_table(results, tested),
-            _seeds_text(tested),
+            test_table(frame, tested),
+            f"Mean ± standard deviation over {tested.seed.nunique()} seeds, which are others than those on "
+            "validation data. At unit RMS p and the learning rate are one choice for all tasks, of the "
+            "others they are chosen for each, from so many pairs. No optimizer has weight decay. Intervals are "
+            "Welch's, not corrected for their number.",
         ]
     )
 
 
-def _title(task: Task) -> str:
-    return f"{task.model} on {task.dataset}"
-
-
-def rate_table(task: Task, records: Records) -> str:
+def rate_table(frame: pd.DataFrame) -> str:
     """Returns a line for each length of a step, at a constant p and with p annealed."""
-    measure = measure_of(task)
+    measure = measure_of(frame.dataset.iloc[0])
     lines = []
     for method, name in LENGTHS.items():
-        of_method = norms(records, method)
-        constant = [norm for norm in of_method if norm.first == norm.last]
-        annealed = [norm for norm in of_method if norm.last == 2]
-        for how, several in (("constant", constant), ("annealed to 2", annealed)):
-            if several:
-                lines.append([name, how, *_rates_of(task, records, method, several)])
+        same = frame[frame.method == method]
+        for how, several in (
+            ("constant", same[same.p_first == same.p_last]),
+            ("annealed to 2", same[same.p_last == 2]),
+        ):
+            if not several.empty:
+                lines.append([name, how, *_rates_of(several, same.learning_rate)])
     losing = f"it loses, {measure.name}{', points' if measure is TOP1 else ''}"
     columns = ["step", "p", "best learning rate at each p", "moves by a factor of", "one rate"]
     return markdown_table([*columns, f"{losing}: mean", "most"], lines)
 
 
-def _rates_of(task: Task, records: Records, method: str, several: Sequence[Norm]) -> list[str]:
-    best = {norm: best_rate(records, method, norm) for norm in several}
-    one = shared_rate(records, method, several)
-    lost = losses(task, records, method, several, one)
-    spec = measure_of(task).spec
-    at_least = "≥ " if any(is_at_an_end(records, method, rate) for rate in best.values()) else ""
-    by_seed = lost.mean(axis=0)
-    spread = f" ± {by_seed.std(ddof=1):{spec}}" if len(by_seed) > 1 else ""
+def _rates_of(frame: pd.DataFrame, tried: Sequence[float]) -> list[str]:
+    best = {str(p): best_rate(same) for p, same in frame.groupby("p", sort=False)}
+    one = best_for_all(frame, ["learning_rate"], "p")
+    lost, spec = losses(frame, one), measure_of(frame.dataset.iloc[0]).spec
+    at_least = "≥ " if any(is_at_an_end(rate, tried) for rate in best.values()) else ""
+    by_seed = lost.mean(axis=0, skipna=False)
+    spread = f" ± {by_seed.std():{spec}}" if len(by_seed) > 1 else ""
     return [
-        ", ".join(f"{_p(norm.first)}: {_bounded(rate, records, method)}" for norm, rate in best.items()),
+        ", ".join(f"{p.split(' ')[0]}: {_bounded(rate, tried)}" for p, rate in best.items()),
         f"{at_least}{max(best.values()) / min(best.values()):,.0f}",
-        _bounded(one, records, method),
-        f"{by_seed.mean():z{spec}}{spread}",
-        f"{lost.mean(axis=1).max():z{spec}}",
+        _bounded(one, tried),
+        f"{by_seed.mean(skipna=False):z{spec}}{spread}",
+        f"{lost.mean(axis=1, skipna=False).max(skipna=False):z{spec}}",
     ]
 
 
-def _p(p: float) -> str:
-    return "∞" if math.isinf(p) else f"{p:g}"
-
-
-def _bounded(rate: float, records: Records, method: str) -> str:
+def _bounded(rate: float, tried: Sequence[float]) -> str:
     """Returns the rate, marked if it is at an end of those tried."""
-    if not is_at_an_end(records, method, rate):
+    if not is_at_an_end(rate, tried):
         return f"{rate:g}"
-    tried = [cell.learning_rate for cell in records if cell.method == method]
     return f"{'≤' if rate == min(tried) else '≥'} {rate:g}"
 
 
-def p_table(results: Mapping[Task, Records], rate: float) -> str:
+def p_table(frame: pd.DataFrame, rate: float) -> str:
     """Returns for each p what is reached at its best rate, and at one rate for all tasks."""
-    several = list(dict.fromkeys(norm for records in results.values() for norm in norms(records, "rms")))
-    lines = []
-    for norm in several:
-        cells = []
-        for task, records in results.items():
-            found = at_rates(records, "rms", norm)
-            cells += [_spread(task, found[chosen]) for chosen in (best_rate(records, "rms", norm), rate)]
-        lines.append([norm.label, *cells])
-    heads = [
-        f"{task.dataset}, {measure_of(task).name}{measure_of(task).unit}, {at}"
-        for task in results
-        for at in ("best rate", f"at {rate:g}")
-    ]
-    return markdown_table(["p", *heads], lines)
+    rows: dict[str, dict[str, str]] = {}
+    for (p, dataset), same in frame.groupby(["p", "dataset"], sort=False):
+        measure = measure_of(dataset)
+        for at, chosen in (("best rate", best_rate(same)), (f"at {rate:g}", rate)):
+            heading = f"{dataset}, {measure.name}{measure.unit}, {at}"
+            rows.setdefault(p, {"p": p})[heading] = _spread(same[same.learning_rate == chosen])
+    return table_of(pd.DataFrame(rows.values()))
 
 
-def _spread(task: Task, seeds: Sequence[Record]) -> str:
-    measure = measure_of(task)
-    values = shown(task, seeds)
-    if not np.isfinite(values).all():
-        return f"{np.sum(~np.isfinite(values))} of {len(values)} diverged"
-    text = f"{np.mean(values):{measure.spec}}"
-    return f"{text} ± {np.std(values, ddof=1):{measure.spec}}" if len(values) > 1 else text
+def _spread(same: pd.DataFrame) -> str:
+    if diverged := int(same.shown.isna().sum()):
+        return f"{diverged} of {len(same)} diverged"
+    return mean_std(same.shown.tolist(), measure_of(same.dataset.iloc[0]).spec)
 
 
-def test_table(results: Mapping[Task, Records], tested: Mapping[Task, Records]) -> str:
+def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
     """Returns what the recipe and the others reach on the test data."""
+    by_choice = dict(iter(tested.groupby(CHOICE, sort=False)))
     lines = []
-    for task, records in tested.items():
-        measure = measure_of(task)
-        several = contenders(list(results.values()), results[task])
-        first = None
-        for name, cell, candidates in several:
-            seeds = [record for other, record in records.items() if other._replace(seed=0) == cell]
-            values = shown(task, seeds)
-            versus = "" if first is None else difference(measure, values, first)
-            first = values if first is None else first
-            rate = _bounded(cell.learning_rate, results[task], cell.method)
-            what = f"{task.dataset}, {measure.name}{measure.unit}"
-            lines.append([what, name, str(candidates), rate, _spread(task, seeds), versus])
+    for dataset, chosen in contenders(frame).groupby("dataset", sort=False):
+        measure = measure_of(str(dataset))
+        first = by_choice[key(chosen.iloc[0])]
+        for index, (_, row) in enumerate(chosen.iterrows()):
+            seeds, of_method = by_choice[key(row)], frame[frame.method == row.method]
+            versus = difference(measure, seeds.shown.tolist(), first.shown.tolist()) if index else ""
+            rate = _bounded(row.learning_rate, of_method[of_method.dataset == dataset].learning_rate)
+            what = f"{dataset}, {measure.name}{measure.unit}"
+            lines.append([what, row["name"], str(row.tried), rate, _spread(seeds), versus])
     columns = ["task", "optimizer", "chosen from", "learning rate", "test", "minus the recipe (95 %)"]
     return markdown_table(columns, lines)
 
 
-def _seeds_text(tested: Mapping[Task, Records]) -> str:
-    seeds = {cell.seed for records in tested.values() for cell in records}
-    return (
-        f"Mean ± standard deviation over {len(seeds)} seeds, which are others than those on validation data. "
-        "At unit RMS p and the learning rate are one choice for all tasks, of the others they are chosen for "
-        "each, from so many pairs. No optimizer has weight decay. Intervals are Welch's, not corrected for "
-        "their number."
-    )
-
-
-def rows(task: Task, records: Records) -> list[dict[str, object]]:
-    """Returns the means over the seeds, for each method, p and rate."""
-    found: dict[Cell, list[Record]] = {}
-    for cell, record in records.items():
-        found.setdefault(cell._replace(seed=0), []).append(record)
+def means(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Returns means and standard deviations over the seeds, for each choice."""
+    groups = frame.groupby([*CHOICE, "p_first", "p_last"], sort=False, dropna=False)
+    found = groups.agg(
+        seeds=("seed", "size"),
+        **{
+            f"{name}_{kind}": (name, lambda values, kind=kind: getattr(values, kind)(skipna=False))
+            for name in ("held_out_nll", "held_out_top1")
+            for kind in ("mean", "std")
+        },
+    ).reset_index()
     return [
-        {
-            "dataset": task.dataset,
-            "method": cell.method,
-            "p_first": cell.norm.first,
-            "p_last": cell.norm.last,
-            "learning_rate": cell.learning_rate,
-            "seeds": len(seeds),
-            **{
-                f"{name}_{kind}": f"{statistic([record[name] for record in seeds]):.5g}"
-                for name in MEASURED
-                for kind, statistic in (("mean", np.mean), ("std", _std))
-            },
-        }
-        for cell, seeds in found.items()
+        {name: f"{value:.5g}" if name.startswith("held_out") else value for name, value in row.items()}
+        for row in found.drop(columns=["p_first", "p_last"]).to_dict("records")
     ]
 
 
-def _std(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def heat_maps(task: Task, records: Records) -> Figure:
+def heat_maps(frame: pd.DataFrame, title: str) -> Figure:
     """Returns what is reached at each learning rate and p: a panel for each length of a step."""
-    measure = measure_of(task)
-    methods = [method for method in LENGTHS if norms(records, method)]
-    several = norms(records, methods[0])
-    rates = sorted({cell.learning_rate for cell in records if cell.method in methods})
-    values = {method: _values(task, records, method, several, rates) for method in methods}
-    finite = [value for array in values.values() for value in array[np.isfinite(array)]]
-    best = max(finite) if measure.best == "highest" else min(finite)
+    measure = measure_of(frame.dataset.iloc[0])
+    frame = frame[frame.method.isin(LENGTHS)]
+    several, rates = list(dict.fromkeys(frame.p)), sorted(set(frame.learning_rate), reverse=True)
+    methods = [method for method in LENGTHS if method in set(frame.method)]
+    grids = {
+        method: frame[frame.method == method]
+        .groupby(["learning_rate", "p"])
+        .shown.agg(lambda values: values.to_numpy().mean())
+        .fillna(math.inf)  # diverged.
+        .unstack("p")
+        .reindex(index=rates, columns=several)
+        for method in methods
+    }
+    finite = np.concatenate([grid.to_numpy()[np.isfinite(grid)] for grid in grids.values()])
+    highest = measure.best == "highest"
+    best = finite.max() if highest else finite.min()
+    low, high = sorted((best, best - SHOWN[measure.name] if highest else best + SHOWN[measure.name]))
     figure = Figure(figsize=(3 * len(methods) + 1, 1.8 + 0.27 * len(rates)), layout="constrained")
     axes = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
-    limits = sorted((best, best - SHOWN[measure] if measure.best == "highest" else best + SHOWN[measure]))
-    colors = "viridis" if measure.best == "highest" else "viridis_r"
-    for axis, (method, array) in zip(axes, values.items(), strict=True):
-        shown = np.where(np.isinf(array), np.nan, array)
-        image = axis.imshow(shown, aspect="auto", origin="lower", cmap=colors, vmin=limits[0], vmax=limits[1])
-        _annotate(axis, array, measure, limits)
-        for column, norm in enumerate(several):
-            row = rates.index(best_rate(records, method, norm))
-            axis.add_patch(_frame(column, row))
-        axis.set_title(LENGTHS[method], fontsize="medium")
-        axis.set_xticks(
-            range(len(several)), [norm.label.replace(" ", "") for norm in several], fontsize="small"
+    for axis, (method, grid) in zip(axes, grids.items(), strict=True):
+        sns.heatmap(
+            grid.replace(math.inf, math.nan),
+            vmin=low,
+            vmax=high,
+            cmap="viridis" if highest else "viridis_r",
+            annot=True,
+            fmt=".1f" if measure is TOP1 else ".2f",
+            annot_kws={"size": 6.5},
+            cbar=False,
+            xticklabels=[p.replace(" ", "") for p in several],
+            yticklabels=[f"{rate:g}" for rate in rates],
+            ax=axis,
         )
-        axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates], fontsize="small")
-        axis.set_xlabel("p")
-    axes[0].set_ylabel("learning rate")
-    seeds = len({cell.seed for cell in records})
-    figure.colorbar(image, ax=axes, extend="min" if measure.best == "highest" else "max", aspect=40)
+        for row, column in np.argwhere(np.isinf(grid.to_numpy())):
+            axis.text(column + 0.5, row + 0.5, "diverged", ha="center", va="center", fontsize=4.5)
+        for column, p in enumerate(several):
+            row = rates.index(best_rate(frame[(frame.method == method) & (frame.p == p)]))
+            axis.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="red", linewidth=1.6))
+        axis.set_title(LENGTHS[method], fontsize="medium")
+        axis.tick_params(labelsize="small", labelrotation=0)
+        axis.set(xlabel="p", ylabel="learning rate" if axis is axes[0] else "")
+    figure.colorbar(axes[0].collections[0], ax=axes, extend="min" if highest else "max", aspect=40)
     figure.suptitle(
-        f"{_title(task)}: validation {measure.name}{measure.unit}, mean of {seeds} seeds; "
+        f"{title}: validation {measure.name}{measure.unit}, mean of {frame.seed.nunique()} seeds; "
         "framed: the best rate of each p, by NLL",
         fontsize="medium",
     )
     return figure
-
-
-def _values(
-    task: Task, records: Records, method: str, several: Sequence[Norm], rates: Sequence[float]
-) -> np.ndarray:
-    """Returns means over the seeds [rates, p]; infinite where a run diverged, nan where nothing was tried."""
-    found = np.full((len(rates), len(several)), np.nan)
-    for column, norm in enumerate(several):
-        for rate, seeds in at_rates(records, method, norm).items():
-            diverged = any(math.isnan(record["held_out_nll"]) for record in seeds)
-            found[rates.index(rate), column] = math.inf if diverged else np.mean(shown(task, seeds))
-    return found
-
-
-def _annotate(axis: Any, values: np.ndarray, measure: Measure, limits: Sequence[float]) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        if np.isinf(value):
-            axis.text(column, row, "diverged", ha="center", va="center", fontsize=4.5)
-        elif np.isfinite(value):
-            share = (value - limits[0]) / (limits[1] - limits[0])
-            is_dark = (share if measure.best == "highest" else 1 - share) < 0.5
-            digits = 1 if measure is TOP1 else 2
-            color = "white" if is_dark else "black"
-            axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=6.5, color=color)
-
-
-def _frame(column: int, row: int) -> Rectangle:
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=1.6)

@@ -20,7 +20,6 @@ for STACEY, as a step has 71, 82 and 243 operations for each parameter, AdamW's 
 """
 
 import functools
-import random
 import statistics
 import sys
 import time
@@ -39,11 +38,10 @@ import lpoptax
 from benchmarks.models.registry import build_model
 from benchmarks.reporting.figures import write_figure
 from benchmarks.reporting.tables import write_csv
+from benchmarks.reporting.timing import interleaved
 from benchmarks.studies.step_time_report import EXPLANATION, REFERENCES, draw, table
 
 ROUNDS, WARM_UP, COMPILATIONS = 40, 5, 3
-SLOW, RARELY = 1.0, 10  # steps of more than a second take part in every tenth round.
-PAUSE = 0.02  # seconds before each step, for the other library's threads to fall asleep.
 Tree = Any  # of arrays, or of their shapes.
 
 P = lpoptax.cosine_p_schedule(p_max=6.0, total_steps=100_000)
@@ -103,19 +101,9 @@ def measure(shapes: Tree, quick: bool) -> dict[str, tuple[Step, list[float]]]:
     steps[AXPY] = axpy(grads)
     if (torch := torch_adamw(shapes)) is not None:
         steps[TORCH] = torch
-    warm_up, rounds = (1, 2) if quick else (WARM_UP, ROUNDS)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    order = list(steps)
-    for index in range(warm_up + rounds):
-        random.Random(index).shuffle(order)
-        for name in order:
-            if index % RARELY and len(times[name]) > 2 and times[name][-1] > SLOW:
-                continue
-            time.sleep(PAUSE)
-            begin = time.perf_counter()
-            steps[name].run()
-            times[name].append(time.perf_counter() - begin)
-    return {name: (steps[name], taken[min(warm_up, len(taken) - 2) :]) for name, taken in times.items()}
+    rounds, warm_up = (2, 1) if quick else (ROUNDS, WARM_UP)
+    times = interleaved({name: step.run for name, step in steps.items()}, rounds, warm_up)
+    return {name: (step, times[name]) for name, step in steps.items()}
 
 
 def compiled(optimizer: optax.GradientTransformation, grads: Tree) -> Step:

@@ -17,6 +17,7 @@ from benchmarks.training.step import (
     Program,
     Totals,
     TrainState,
+    arguments,
     compiled_evaluation,
     compiled_step,
     means,
@@ -62,6 +63,11 @@ def all_devices() -> Mesh:
     return jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
 
 
+def first_device() -> Mesh:
+    """Returns a mesh of one device, for networks that are too small for more."""
+    return jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+
+
 def train(
     settings: Settings,
     dataset: Dataset,
@@ -83,7 +89,7 @@ def train(
     per_epoch = steps_per_epoch(settings, dataset)
     check(settings, dataset, mesh)
     program, state = start(settings, dataset, mesh)
-    step = compiled_step(program)
+    step, values = compiled_step(program), arguments(settings)
     progress = Progress(0, 0.0, 0.0, [])
     if checkpoints is not None:
         state, found = checkpoints.open(state, _plain(progress))
@@ -98,7 +104,7 @@ def train(
     for epoch in range(len(progress.epochs), settings.epochs):
         clock, queue = _Clock(progress), _Queue(mesh)
         while progress.step < (epoch + 1) * per_epoch:
-            state, nll = step(state, clock.next(batches), settings.seed, progress.step)
+            state, nll = step(state, clock.next(batches), values, settings.seed, progress.step)
             queue.add(nll)
             progress = progress._replace(step=progress.step + 1)
             if watch is not None and clock.time_to_look():

@@ -48,8 +48,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Says whether the last epoch is there."""
-        return len(self.epochs) == self.settings.epochs
+        """Says whether the last epoch is there; those before may be left out."""
+        return self.done == self.settings.epochs
+
+    @property
+    def done(self) -> int:
+        """Returns the number of the last epoch that is there."""
+        return int(self.epochs[-1]["epoch"]) if self.epochs else 0
 
 
 class ResultsFolder:
@@ -92,7 +97,7 @@ class ResultsFolder:
 
     def add(self, run: Run, epoch: dict[str, Any]) -> Run:
         """Adds the measurements of an epoch to a record, unless they are there already."""
-        if epoch["epoch"] <= len(run.epochs):
+        if epoch["epoch"] <= run.done:
             return run
         return self._write(dataclasses.replace(run, epochs=[*run.epochs, epoch]))
 
@@ -160,7 +165,7 @@ def read(path: Path) -> list[Run]:
     longest: dict[Settings, Run] = {}
     for run in _read(sorted(path.glob("*.jsonl")) if path.is_dir() else [path]):
         other = longest.setdefault(run.settings, run)
-        if len(other.epochs) < len(run.epochs):
+        if other.done < run.done:
             longest[run.settings] = run
     return list(longest.values())
 

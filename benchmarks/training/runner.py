@@ -14,18 +14,21 @@ from benchmarks.config.optimizers import schedules
 from benchmarks.config.settings import Settings
 from benchmarks.data.registry import Dataset, load
 from benchmarks.training.checkpoints import Checkpoints
-from benchmarks.training.loop import all_devices, check, train
+from benchmarks.training.interruption import interruption
+from benchmarks.training.loop import all_devices, check, first_device, train
 from benchmarks.training.progress import Display, changing_at
-from benchmarks.training.records import ResultsFolder, Run, name
+from benchmarks.training.records import ResultsFolder, Run, name, read
 from benchmarks.training.step import steps_per_epoch
 
 Interrupted = Callable[[], bool]
 
 
-def open_datasets(runs: list[Settings], data_dir: Path | None = None) -> dict[Settings, Dataset]:
+def open_datasets(
+    runs: list[Settings], data_dir: Path | None = None, mesh: Mesh | None = None
+) -> dict[Settings, Dataset]:
     """Returns the data of each run; says what is wrong with one of them before the first is trained."""
     opened: dict[tuple[str, str], Dataset] = {}
-    mesh = all_devices()
+    mesh = mesh or all_devices()
     for run in runs:
         if (run.dataset, run.held_out) not in opened:
             dataset = load(run.dataset, held_out=run.held_out, data_dir=data_dir)
@@ -35,10 +38,14 @@ def open_datasets(runs: list[Settings], data_dir: Path | None = None) -> dict[Se
 
 
 def sweep(
-    runs: dict[Settings, Dataset], folder: ResultsFolder, console: Console, interrupted: Interrupted
+    runs: dict[Settings, Dataset],
+    folder: ResultsFolder,
+    console: Console,
+    interrupted: Interrupted,
+    mesh: Mesh | None = None,
 ) -> None:
-    """Trains the runs that are neither finished nor under way in another job."""
-    mesh = all_devices()
+    """Trains the runs that are neither finished nor under way in another job, on all devices by default."""
+    mesh = mesh or all_devices()
     found = folder.find({settings: _examples(dataset) for settings, dataset in runs.items()})
     missing = [settings for settings in runs if settings not in found or not found[settings].finished]
     with Display(console, missing) as display:
@@ -51,6 +58,25 @@ def sweep(
                     _run(record, runs[settings], mesh, folder, display, interrupted)
             if settings in missing:
                 display.finish(settings)
+
+
+def complete(runs: list[Settings], folder: ResultsFolder) -> list[Run]:
+    """Trains the runs that the folder lacks, on one device as they are small, and returns all of them."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    mesh = first_device()
+    while missing := [run for run in runs if run not in _finished(folder)]:
+        with_data = open_datasets(missing, mesh=mesh)
+        with interruption(console) as interrupted:
+            sweep(with_data, folder, console, interrupted, mesh)
+        for run in missing:
+            with folder.lock(name(run), wait=True):
+                pass  # another job is done with it.
+    found = {run.settings: run for run in read(folder.path)}
+    return [found[run] for run in runs]
+
+
+def _finished(folder: ResultsFolder) -> set[Settings]:
+    return {run.settings for run in read(folder.path) if run.finished}
 
 
 def _examples(dataset: Dataset) -> dict[str, int]:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from benchmarks.config.optimizers import build_optimizer
+from benchmarks.config.optimizers import Swept, build_optimizer, swept, without_swept
 from benchmarks.config.settings import Settings
 from benchmarks.data.augmentation import augment, normalise
 from benchmarks.data.batches import Batch
@@ -41,11 +41,12 @@ class TrainState(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What is compiled: nothing in it changes during a run, nor from one seed to the next."""
+    """What is compiled: nothing in it changes during a run, nor with what is swept over, nor the seed."""
 
     graphdef: nnx.GraphDef[Any]
     evaluated: nnx.GraphDef[Any]  # the same model, computing in float32.
-    optimizer: optax.GradientTransformation
+    settings: Settings
+    steps_per_epoch: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: str | None
@@ -63,17 +64,24 @@ def start(settings: Settings, dataset: Dataset, mesh: Mesh) -> tuple[Program, Tr
         return build_model(settings.model, dataset.shape, dataset.classes, dtype=dtype, seed=settings.seed)
 
     graphdef, params, model_state = nnx.split(model(settings.dtype), nnx.Param, ...)  # type: ignore[misc]
-    optimizer = build_optimizer(settings, steps_per_epoch(settings, dataset))
+    per_epoch = steps_per_epoch(settings, dataset)
     program = Program(
         graphdef,
         nnx.graphdef(nnx.eval_shape(lambda: model("float32"))),
-        optimizer,
+        without_swept(settings),
+        per_epoch,
         dataset.mean,
         dataset.std,
         dataset.augment,
     )
-    state = TrainState(params, model_state, optimizer.init(params), zeros(mesh))
+    opt_state = build_optimizer(settings, per_epoch).init(params)
+    state = TrainState(params, model_state, opt_state, zeros(mesh))
     return program, _replicated(state, mesh)
+
+
+def arguments(settings: Settings) -> Swept:
+    """Returns what the step takes of the settings: arrays, so that no number is compiled into it."""
+    return jax.tree.map(jnp.asarray, swept(settings))
 
 
 def zeros(mesh: Mesh) -> Totals:
@@ -94,14 +102,14 @@ def _put(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
     return jax.device_put(np.asarray(leaf), sharding)
 
 
-@functools.lru_cache(maxsize=8)  # a sweep goes through the seeds of a setting in turn.
+@functools.lru_cache(maxsize=8)  # a sweep goes through seeds, learning rates and p in turn.
 def compiled_step(program: Program) -> Callable[..., tuple[TrainState, jax.Array]]:
     """Returns the training step, which updates `state` in place."""
     return jax.jit(partial(train_step, program), donate_argnames="state")
 
 
 def train_step(
-    program: Program, state: TrainState, batch: Batch, seed: ArrayLike, step: ArrayLike
+    program: Program, state: TrainState, batch: Batch, values: Swept, seed: ArrayLike, step: ArrayLike
 ) -> tuple[TrainState, jax.Array]:
     """Returns the state after a step, and the sum of the NLL over its batch."""
     key = jax.random.fold_in(jax.random.key(seed), step)
@@ -114,7 +122,8 @@ def train_step(
         return totals.nll / totals.number, (totals, nnx.state(model, nnx.Not(nnx.Param)))
 
     grads, (totals, model_state) = jax.grad(loss, has_aux=True)(state.params)
-    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+    optimizer = build_optimizer(program.settings, program.steps_per_epoch, values)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     added = jax.tree.map(jnp.add, state.totals, totals)
     return TrainState(params, model_state, opt_state, added), totals.nll
