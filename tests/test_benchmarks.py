@@ -22,7 +22,7 @@ from benchmarks.reporting import tuning as tune
 from benchmarks.training import loop as training
 from benchmarks.training import runner as sweep
 from benchmarks.training.loop import train
-from benchmarks.training.records import ResultsFolder, read
+from benchmarks.training.records import ResultsFolder, name, read
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -206,19 +206,19 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, monkeypatch, capsys):
 
 def test_jobs_share_the_work_of_a_folder(tmp_path):
     folder = ResultsFolder(tmp_path)
-    with folder.claim(digits("sgdm")) as ours, folder.claim(digits("lion")) as ours_too:
+    with folder.lock(name(digits("sgdm"))) as ours, folder.lock(name(digits("lion"))) as ours_too:
         assert ours
         assert ours_too
-        with folder.claim(digits("sgdm")) as theirs:
+        with folder.lock(name(digits("sgdm"))) as theirs:
             assert not theirs
-    with folder.claim(digits("sgdm")) as ours:
+    with folder.lock(name(digits("sgdm"))) as ours:
         assert ours
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_another_job_is_about_is_left_to_it(tmp_path):
     (settings,) = select("digits", "resnet8", ["lpsgdm"], [0], {"epochs": [1]})
-    with ResultsFolder(tmp_path).claim(settings):
+    with ResultsFolder(tmp_path).lock(name(settings)):
         assert main([*QUICK, "--output", str(tmp_path)]) == 0
         assert read(tmp_path) == []
     assert main([*QUICK, "--output", str(tmp_path)]) == 0

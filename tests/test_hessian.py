@@ -1,10 +1,7 @@
 """The experiment on the Hessian's spectrum: what it measures, and that it continues."""
 
 import dataclasses
-import json
-import shutil
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +15,11 @@ from jax import lax
 from matplotlib.image import imread
 
 from benchmarks.cli import main
+from benchmarks.config.settings import Settings
 from benchmarks.data.registry import load
 from benchmarks.models.convolutions import convolve, with_matrix_products
 from benchmarks.models.registry import MODELS, Model
-from benchmarks.studies import hessian as hessian_spectrum
+from benchmarks.studies import hessian
 from benchmarks.studies.hessian import (
     QUICK,
     STUDIES,
@@ -30,9 +28,10 @@ from benchmarks.studies.hessian import (
     run,
     runs,
 )
-from benchmarks.studies.hessian_report import answer
+from benchmarks.studies.hessian_report import answer, frame_of
+from benchmarks.training import runner
 from benchmarks.training.loop import all_devices, train
-from benchmarks.training.records import FolderError, ResultsFolder, environment
+from benchmarks.training.records import Run, environment, read
 from benchmarks.training.step import start
 
 
@@ -101,14 +100,15 @@ def test_other_convolutions_are_refused(options):
         nnx.Conv(2, 4, (3, 3), rngs=nnx.Rngs(0), **options)(jnp.ones((1, 6, 7, 2)))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_linear")
-def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, monkeypatch, capsys):
-    command = ["--quick", "--output", str(tmp_path)]
-    assert main(["hessian", *command]) == 0
-    record = json.loads((tmp_path / "digits-lpsgdm-seed0.json").read_text())
-    assert [measured["epoch"] for measured in record["measured"]] == [0, 1]
-    assert record["measured"][1]["loss"] < record["measured"][0]["loss"]
+def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, monkeypatch):
+    command = ["hessian", "--quick", "--output", str(tmp_path)]
+    assert main(command) == 0
+    (record,) = read(tmp_path / "runs")
+    before, after = record.epochs
+    assert (before["epoch"], after["epoch"]) == (0, 1)
+    assert after["loss"] < before["loss"]
+    assert after["held_out_top1"] > 0.1
     page = (tmp_path / "digits.md").read_text()
     assert "| LPSGDM, p 6 → 2 | 1 | " in page
     assert page.endswith(f" on {environment()['machine']}, devices: {environment()['devices']}.\n")
@@ -118,87 +118,35 @@ def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, mo
         assert width > 600
         assert height > 200
 
-    monkeypatch.setattr(hessian_spectrum, "train", None)
-    again = hessian_spectrum.records_of(QUICK[0], load("digits"), ResultsFolder(tmp_path))
-    assert list(again.values()) == [record]
-
-    for damaged in ("{", "[]", "[1]", "{}", '{"plan": 1}'):
-        (tmp_path / "digits-lpsgdm-seed0.json").write_text(damaged)
-        with pytest.raises(SystemExit):
-            main(["hessian", *command])
-        assert "digits-lpsgdm-seed0.json is damaged; remove it to run it again" in capsys.readouterr().err
+    monkeypatch.setattr(runner, "train", None)
+    assert main(command) == 0
+    assert (tmp_path / "digits.md").read_text() == page
 
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "hessian"
 
 
-@pytest.fixture
-def committed(tmp_path):
-    """Returns a folder with the committed records of the digits."""
-    for file in RESULTS.glob("digits-*.json"):
-        shutil.copy(file, tmp_path)
-    return ResultsFolder(tmp_path)
+def test_the_committed_records_are_those_of_the_studies():
+    found = read(RESULTS / "runs")
+    assert {run.settings for run in found} == {settings for study in STUDIES for settings in runs(study)}
+    for study in STUDIES:
+        of_study = [run for run in found if run.settings.dataset == study.dataset]
+        assert {tuple(line["epoch"] for line in run.epochs) for run in of_study} == {study.epochs}
 
 
-def test_the_committed_records_are_accepted_with_any_versions(committed, monkeypatch):
-    monkeypatch.setattr(hessian_spectrum, "environment", lambda: {"jax": "0.0.1"})
-    assert len(hessian_spectrum.known(STUDIES[0], committed)) == 15
-
-
-def test_the_heading_names_a_deviation_only_where_one_is_shown(committed, monkeypatch):
-    headings = {}
+def test_the_page_tells_deviations_and_the_versions_that_measured(tmp_path, monkeypatch):
+    headings = []
     for name in ("densities", "curves"):
-        monkeypatch.setattr(
-            hessian_spectrum, name, lambda measured, title, name=name: headings.update({name: title})
-        )
-    monkeypatch.setattr(hessian_spectrum, "png", lambda figure: b"")
-    monkeypatch.setattr(hessian_spectrum, "STUDIES", STUDIES[:1])
-    text = run(False, committed.path)
+        monkeypatch.setattr(hessian, name, lambda frame, title: headings.append(title))
+    monkeypatch.setattr(hessian, "write_figure", lambda file, figure: None)
+    monkeypatch.setattr(hessian, "STUDIES", STUDIES[:1])
+    (tmp_path / "runs").mkdir()
+    text = (RESULTS / "runs" / "digits.jsonl").read_text()
+    (tmp_path / "runs" / "digits.jsonl").write_text(text.replace('"jax": "0.10.2"', '"jax": "0.0.1"'))
     title = "resnet8 on digits, 3 seeds, mean"
-    assert headings == {"densities": title, "curves": f"{title} ± standard deviation"}
-    assert text.startswith(f"## {title} ± standard deviation\n")
-
-
-def test_the_page_names_the_versions_that_measured_and_not_those_that_draw(committed, monkeypatch):
-    for name in ("densities", "curves", "png"):
-        monkeypatch.setattr(hessian_spectrum, name, lambda *_: b"")
-    records = hessian_spectrum.known(STUDIES[0], committed)
-    for record in records.values():
-        record["environment"]["jax"] = "0.0.1"
-    hessian_spectrum._report(STUDIES[0], records, committed)
-    assert ", jax 0.0.1, flax " in (committed.path / "digits.md").read_text()
-
-
-def change(folder, **parts):
-    """Changes parts of a record; returns the text of the file."""
-    file = folder.path / "digits-lion-seed1.json"
-    record = json.loads(file.read_text())
-    for name, entries in parts.items():
-        record[name] |= entries
-    file.write_text(json.dumps(record))
-    return file.read_text()
-
-
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        ({"plan": {"epochs": [0, 1]}}, r"of another plan: epochs measured is \[0, 1\] there and"),
-        ({"plan": {"effort": {"batches": 2}}}, "of another plan: batches is 2 there and 4 here"),
-        ({"environment": {"matfree": "0.0.1"}}, "of other versions: matfree is '0.0.1' there and"),
-    ],
-)
-def test_records_that_others_cannot_join_are_refused_and_kept(committed, parts, message):
-    versions = (
-        environment() | {"matfree": version("matfree")} | {"machine": "another", "devices": "8 x TPU v4"}
-    )
-    for file in committed.path.iterdir():
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"environment": versions}))
-    (committed.path / "digits-sgdm-seed2.json").unlink()  # which so would have to be measured.
-    assert len(hessian_spectrum.known(STUDIES[0], committed)) == 14
-    before = change(committed, **parts)
-    with pytest.raises(FolderError, match=f"digits-lion-seed1.json is {message}.*; name another folder$"):
-        hessian_spectrum.known(STUDIES[0], committed)
-    assert (committed.path / "digits-lion-seed1.json").read_text() == before
+    assert run(False, tmp_path).startswith(f"## {title} ± standard deviation\n")
+    assert headings == [title, f"{title} ± standard deviation"]
+    assert ", jax 0.0.1, flax " in (tmp_path / "digits.md").read_text()
 
 
 def finish(run):
@@ -248,15 +196,26 @@ def test_the_loss_is_that_of_training_on_fixed_whole_batches():
     assert measured["num_params"] == 64 * 2 + 64 * 10 + 10
 
 
-def of_run(**last):
-    first = {"num_params": 10, "evenness": 0.2, "frobenius_norm": 8, "largest": 4, "smallest": -2}
-    return [first | {"coordinate_evenness": 0.5, "gradient_evenness": 0.4}, first | last]
+def of_run(optimizer, seed, **last):
+    settings = Settings("digits", "resnet8", optimizer, 50, 1, 0.1, seed=seed)
+    first = {
+        "epoch": 0,
+        "eigenvalues": [],
+        "num_params": 10,
+        "evenness": 0.2,
+        "frobenius_norm": 8,
+        "largest": 4,
+        "smallest": -2,
+    }
+    first |= {"largest": 4, "smallest": -2, "coordinate_evenness": 0.5, "gradient_evenness": 0.4}
+    return Run(settings, {}, {}, [first, first | last | {"epoch": 1}])
 
 
 def test_the_answer_counts_the_runs_in_which_each_part_of_the_premise_holds():
-    flat = of_run(frobenius_norm=1, evenness=0.1, coordinate_evenness=0.25, gradient_evenness=0.1)
-    even = of_run(smallest=-1, evenness=0.6, coordinate_evenness=0.5, gradient_evenness=0.8)
-    text = answer({"a": [flat, flat], "b": [even]})
+    lower = {"frobenius_norm": 1, "evenness": 0.1, "coordinate_evenness": 0.25, "gradient_evenness": 0.1}
+    flat = [of_run("sgdm", seed, **lower) for seed in range(2)]
+    even = of_run("adamw", 0, smallest=-1, evenness=0.6, coordinate_evenness=0.5, gradient_evenness=0.8)
+    text = answer(frame_of([*flat, even]))
     assert "‖H‖ falls in 2 of 3 (median 0.125)" in text
     assert "beside the positive in 1 of 3 (median 1)" in text
     assert "directions increase in 1 of 3 (median 0.5), the evenness of the coordinates in 0 of 3" in text

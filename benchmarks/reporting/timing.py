@@ -51,7 +51,7 @@ def interleaved(
 
 
 def table(runs: Mapping[Settings, Dataset], mesh: Mesh) -> str:
-    """Trains two epochs of each run, of which the first compiles, and times steps; returns a Markdown table."""
+    """Trains two epochs of each run, the first to compile, and times steps; returns a Markdown table."""
     epochs: list[list[str]] = []
     functions: dict[tuple[Settings, str], Callable[[], None]] = {}
     for settings, dataset in runs.items():

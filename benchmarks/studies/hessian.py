@@ -46,10 +46,8 @@ roughly: at initialisation the three seeds of the digits have 5,600 to 15,000 ef
 """
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -60,24 +58,16 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.config.labels import label
 from benchmarks.config.selection import select
 from benchmarks.config.settings import Settings
 from benchmarks.data.augmentation import normalise
-from benchmarks.data.registry import Dataset, load
+from benchmarks.data.registry import Dataset
 from benchmarks.models.convolutions import with_matrix_products
-from benchmarks.reporting.figures import png
-from benchmarks.studies.hessian_report import Measured, Record, answer, curves, densities, table
-from benchmarks.training.loop import train
-from benchmarks.training.records import (
-    PACKAGES,
-    FolderError,
-    ResultsFolder,
-    difference,
-    environment,
-    measured_with,
-)
-from benchmarks.training.step import Program, TrainState, Variables, steps_per_epoch
+from benchmarks.reporting.figures import write_figure
+from benchmarks.studies.hessian_report import answer, curves, densities, frame_of, table
+from benchmarks.training.records import PACKAGES, ResultsFolder, measured_with
+from benchmarks.training.runner import complete
+from benchmarks.training.step import Program, TrainState, Variables
 from lpoptax import curvature
 
 OPTIMIZERS = ("sgdm", "adamw", "lion", "lpsgdm", "stacey_p2")
@@ -131,29 +121,16 @@ def runs(study: Study) -> list[Settings]:
     return chosen
 
 
-def follow(settings: Settings, dataset: Dataset, study: Study) -> list[Record]:
-    """Trains a network, and returns what was measured at the study's epochs."""
+def measure(
+    study: Study, settings: Settings, dataset: Dataset, epoch: int, program: Program, state: TrainState
+) -> dict[str, Any]:
+    """Returns what is measured after an epoch, if it is one of the study's."""
+    if epoch not in study.epochs:
+        return {}
     images, labels = fixed_batches(settings, dataset, study.effort)
-    per_epoch = steps_per_epoch(settings, dataset)
-    records: list[Record] = []
-
-    def inspect(step: int, program: Program, state: TrainState) -> None:
-        epoch = step // per_epoch
-        if epoch in study.epochs:
-            measure = compiled_measurement(
-                with_matrix_products(program.evaluated, state.params, state.model_state),
-                program.mean,
-                program.std,
-                study.effort,
-            )
-            key = jax.random.key(settings.seed)
-            measured = measure(state.params, state.model_state, images, labels, key)
-            records.append({"epoch": epoch, **_plain(measured)})
-
-    for number, epoch in enumerate(train(settings, dataset, inspect=inspect), 1):
-        if number in study.epochs:
-            records[-1] |= {"train_nll": epoch.train_nll, "test_top1": epoch.held_out_top1}
-    return records
+    network = with_matrix_products(program.evaluated, state.params, state.model_state)
+    of_network = compiled_measurement(network, program.mean, program.std, study.effort)
+    return _plain(of_network(state.params, state.model_state, images, labels, jax.random.key(settings.seed)))
 
 
 def fixed_batches(settings: Settings, dataset: Dataset, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +176,7 @@ def compiled_measurement(
     return measure
 
 
-def _plain(measured: dict[str, jax.Array]) -> Record:
+def _plain(measured: dict[str, jax.Array]) -> dict[str, Any]:
     """Returns numbers for JSON, of as many digits as mean something."""
     return {name: _rounded(np.asarray(value).tolist()) for name, value in measured.items()}
 
@@ -208,93 +185,22 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if isinstance(value, list) else float(f"{value:.5g}")
 
 
-def records_of(study: Study, dataset: Dataset, folder: ResultsFolder) -> dict[Settings, Record]:
-    """Returns the records of the study's runs; does those that the folder lacks."""
-    found = known(study, folder)
-    for settings in runs(study):
-        if settings not in found:
-            found[settings] = {
-                "plan": plan(settings, study),
-                "environment": _environment(),
-                "measured": follow(settings, dataset, study),
-            }
-            folder.write_text(_file(settings), json.dumps(found[settings], allow_nan=False) + "\n")
-    return {settings: found[settings] for settings in runs(study)}
-
-
-def known(study: Study, folder: ResultsFolder) -> dict[Settings, Record]:
-    """Returns the records that the folder has of the study's runs; refuses those that others cannot join."""
-    files = {settings: folder.path / _file(settings) for settings in runs(study)}
-    found = {settings: _read(file) for settings, file in files.items() if file.exists()}
-    for settings, record in found.items():
-        if other := difference(_entries(plan(settings, study)), _entries(record["plan"])):
-            raise FolderError(f"{files[settings]} is of another plan: {other}; name another folder")
-        # Of a complete study tables and figures can be made anywhere.
-        other = None if len(found) == len(files) else difference(*_versions(record["environment"]))
-        if other:
-            raise FolderError(f"{files[settings]} is of other versions: {other}; name another folder")
-    return found
-
-
-def plan(settings: Settings, study: Study) -> Record:
-    """Returns what the measurements of a run are decided by, as JSON holds it."""
-    return {"settings": settings.plain(), "effort": study.effort._asdict(), "epochs": [*study.epochs]}
-
-
-def _entries(plan: Record) -> Record:
-    return {**plan["settings"], **plan["effort"], "epochs measured": plan["epochs"]}
-
-
-def _versions(recorded: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the versions here and those of a record, which may lack some; machines may differ."""
-    there = {name: text for name, text in recorded.items() if name not in ("machine", "devices")}
-    return {name: text for name, text in _environment().items() if name in there}, there
-
-
-def _environment() -> dict[str, str]:
-    return environment() | {"matfree": version("matfree")}
-
-
-def _file(settings: Settings) -> str:
-    return f"{settings.dataset}-{settings.optimizer}-seed{settings.seed}.json"
-
-
-def _read(file: Path) -> Record:
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if not (_entries(record["plan"]) and dict(record["environment"]) and list(record["measured"])):
-            raise ValueError("empty")
-    except (ValueError, LookupError, TypeError) as error:
-        raise FolderError(f"{file} is damaged; remove it to run it again") from error
-    except OSError as error:
-        raise FolderError(f"cannot read {file}: {error.strerror}") from error
-    return dict(record)
-
-
 def run(quick: bool, folder: Path) -> str:
     """Measures what the folder lacks; writes figures and numbers, and returns the answers."""
-    studies, results = QUICK if quick else STUDIES, ResultsFolder(folder)
-    datasets = [load(study.dataset) for study in studies]
-    for study in studies:
-        known(study, results)  # refused before hours are spent.
-    return "\n\n".join(
-        _report(study, records_of(study, dataset, results), results)
-        for study, dataset in zip(studies, datasets, strict=True)
-    )
+    return "\n\n".join(_report(study, folder) for study in (QUICK if quick else STUDIES))
 
 
-def _report(study: Study, records: dict[Settings, Record], folder: ResultsFolder) -> str:
-    """Writes a study's figures and numbers as soon as it is done, and returns its answer."""
-    measured: Measured = {}
-    for settings, record in records.items():
-        measured.setdefault(label(settings), []).append(record["measured"])
+def _report(study: Study, folder: Path) -> str:
+    """Measures what is missing; writes a study's figures and numbers, and returns its answer."""
+    found = complete(runs(study), ResultsFolder(folder / "runs"), functools.partial(measure, study))
+    frame = frame_of(found)
     heading = f"{study.model} on {study.dataset}, "
     mean = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds, mean"
     title = heading + (mean if study.seeds == 1 else f"{mean} ± standard deviation")
-    folder.write_bytes(f"{study.dataset}-density.png", png(densities(measured, heading + mean)))
-    folder.write_bytes(f"{study.dataset}-curves.png", png(curves(measured, title)))
+    write_figure(folder / f"{study.dataset}-density.png", densities(frame, heading + mean))
+    write_figure(folder / f"{study.dataset}-curves.png", curves(frame, title))
     # Where the runs were measured, which need not be here.
-    versions = measured_with((record["environment"] for record in records.values()), PACKAGES)
-    page = f"# {title}\n\n{table(measured)}\n\n{answer(measured)}\n\n{versions}\n"
-    folder.write_text(f"{study.dataset}.md", page)
-    return f"## {title}\n\n{answer(measured)}"
+    versions = measured_with((run.environment for run in found), PACKAGES)
+    page = f"# {title}\n\n{table(frame)}\n\n{answer(frame)}\n\n{versions}\n"
+    ResultsFolder(folder).write_text(f"{study.dataset}.md", page)
+    return f"## {title}\n\n{answer(frame)}"

@@ -1,7 +1,6 @@
 """The pictures and the tables of the Hessian's spectrum over training."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +11,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 
+from benchmarks.config.labels import label
 from benchmarks.reporting.figures import COLORS
 from benchmarks.reporting.tables import table_of
+from benchmarks.training.records import Run
 from lpoptax import curvature
 
-Record = dict[str, Any]  # of one epoch.
-Measured = dict[str, list[list[Record]]]  # by the optimizer's label, for each seed, for each epoch.
 BINS = 160
 WIDTH = 4  # of the Gaussian that stands for a Ritz value, in bins.
 LINEAR = 0.01  # the axis of the eigenvalues is linear up to here, logarithmic beyond.
@@ -42,61 +41,13 @@ COLUMNS = {
 }
 
 
-def densities(measured: Measured, title: str) -> Figure:
-    """Returns the density of the eigenvalues: a panel for each optimizer, a row for each epoch."""
-    records = [record for seeds in measured.values() for run in seeds for record in run]
-    edges = _edges(records)
-    figure = Figure(figsize=(8, 1.2 + 1.25 * len(measured)), layout="constrained")
-    axes = figure.subplots(len(measured), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (label, seeds) in zip(axes, measured.items(), strict=True):
-        epochs = [record["epoch"] for record in seeds[0]]
-        rows = np.arange(len(epochs) + 1) - 0.5
-        heights = [_expected(same, edges) for same in zip(*seeds, strict=True)]
-        mesh = axis.pcolormesh(
-            np.sinh(edges) * LINEAR, rows, heights, norm=LogNorm(0.1, 1e4), cmap=DENSITY_COLORS
-        )
-        for name in ("smallest", "largest"):
-            ends = [np.mean([record[name] for record in same]) for same in zip(*seeds, strict=True)]
-            axis.plot(ends, range(len(epochs)), "|", color="red", markersize=11, markeredgewidth=1.6)
-        axis.set_yticks(range(len(epochs)), epochs)
-        axis.invert_yaxis()
-        axis.set(ylabel="epoch")
-        axis.set_title(label, fontsize="medium", loc="left", pad=3)
-        axis.set_xscale("asinh", linear_width=LINEAR)
-    axes[-1].xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=LINEAR))
-    axes[-1].xaxis.set_major_formatter("{x:g}")
-    axes[-1].set(xlabel="eigenvalue of the Hessian (red: largest and smallest)")
-    figure.colorbar(mesh, ax=axes, label="expected number of eigenvalues in a bin", extend="both", aspect=40)
-    figure.suptitle(title, fontsize="medium")
-    return figure
-
-
-def _edges(records: Sequence[Record]) -> np.ndarray:
-    """Returns the edges of the bins, equidistant on the axis shown."""
-    reach = [np.arcsinh(record[name] / LINEAR) for record in records for name in ("smallest", "largest")]
-    return np.linspace(min(reach) - 0.5, max(reach) + 0.5, BINS + 1)
-
-
-def _expected(records: Sequence[Record], edges: np.ndarray) -> np.ndarray:
-    """Returns how many eigenvalues fall into each bin, the mean over the seeds."""
-    eigenvalues, weights = (
-        jnp.concatenate([jnp.asarray(record[name]) for record in records])
-        for name in ("eigenvalues", "weights")
-    )
-    size = records[0]["num_params"]
-    on_axis = curvature.HessianSpectrum(jnp.arcsinh(eigenvalues / LINEAR), weights, jnp.asarray(size))
-    step = edges[1] - edges[0]
-    density = curvature.spectral_density(on_axis, edges[:-1] + step / 2, WIDTH * step)
-    return np.asarray(size * step * density)
-
-
-def frame_of(measured: Measured) -> pd.DataFrame:
-    """Returns a row for each epoch of each run, with what was measured and what follows from it."""
+def frame_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """Returns a row for each measurement, with what follows from it."""
     rows = [
-        {**record, "optimizer": label, "seed": seed}
-        for label, seeds in measured.items()
-        for seed, run in enumerate(seeds)
-        for record in run
+        {**line, "optimizer": label(run.settings), "seed": run.settings.seed}
+        for run in runs
+        for line in run.epochs
+        if "eigenvalues" in line
     ]
     frame = pd.DataFrame(rows)
     return frame.assign(
@@ -107,17 +58,65 @@ def frame_of(measured: Measured) -> pd.DataFrame:
     )
 
 
-def curves(measured: Measured, title: str) -> Figure:
+def densities(frame: pd.DataFrame, title: str) -> Figure:
+    """Returns the density of the eigenvalues: a panel for each optimizer, a row for each epoch."""
+    edges = _edges(frame)
+    groups = frame.groupby("optimizer", sort=False)
+    figure = Figure(figsize=(8, 1.2 + 1.25 * len(groups)), layout="constrained")
+    axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (optimizer, same) in zip(axes, groups, strict=True):
+        by_epoch = same.groupby("epoch")
+        epochs = list(by_epoch.groups)
+        rows = np.arange(len(epochs) + 1) - 0.5
+        heights = [_expected(at, edges) for _, at in by_epoch]
+        mesh = axis.pcolormesh(
+            np.sinh(edges) * LINEAR, rows, heights, norm=LogNorm(0.1, 1e4), cmap=DENSITY_COLORS
+        )
+        for name in ("smallest", "largest"):
+            ends = by_epoch[name].mean()
+            axis.plot(ends, range(len(epochs)), "|", color="red", markersize=11, markeredgewidth=1.6)
+        axis.set_yticks(range(len(epochs)), epochs)
+        axis.invert_yaxis()
+        axis.set(ylabel="epoch")
+        axis.set_title(str(optimizer), fontsize="medium", loc="left", pad=3)
+        axis.set_xscale("asinh", linear_width=LINEAR)
+    axes[-1].xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=LINEAR))
+    axes[-1].xaxis.set_major_formatter("{x:g}")
+    axes[-1].set(xlabel="eigenvalue of the Hessian (red: largest and smallest)")
+    figure.colorbar(mesh, ax=axes, label="expected number of eigenvalues in a bin", extend="both", aspect=40)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _edges(frame: pd.DataFrame) -> np.ndarray:
+    """Returns the edges of the bins, equidistant on the axis shown."""
+    low, high = np.arcsinh([frame.smallest.min() / LINEAR, frame.largest.max() / LINEAR])
+    return np.linspace(low - 0.5, high + 0.5, BINS + 1)
+
+
+def _expected(frame: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
+    """Returns how many eigenvalues fall into each bin, the mean over the seeds."""
+    eigenvalues, weights = (
+        jnp.asarray(np.concatenate(list(frame[name]))) for name in ("eigenvalues", "weights")
+    )
+    size = frame.num_params.iloc[0]
+    on_axis = curvature.HessianSpectrum(jnp.arcsinh(eigenvalues / LINEAR), weights, jnp.asarray(size))
+    step = edges[1] - edges[0]
+    density = curvature.spectral_density(on_axis, edges[:-1] + step / 2, WIDTH * step)
+    return np.asarray(size * step * density)
+
+
+def curves(frame: pd.DataFrame, title: str) -> Figure:
     """Returns extremes, trace and evenness by epoch; a band is one standard deviation over the seeds."""
     grid = sns.relplot(
-        frame_of(measured).melt(["optimizer", "seed", "epoch"], list(CURVES), "quantity"),
+        frame.melt(["optimizer", "seed", "epoch"], list(CURVES), "quantity"),
         kind="line",
         x="epoch",
         y="value",
         hue="optimizer",
         style="optimizer",
         col="quantity",
-        palette=COLORS[: len(measured)],
+        palette=COLORS[: frame.optimizer.nunique()],
         markers=True,
         dashes=False,
         errorbar="sd",
@@ -136,9 +135,9 @@ def curves(measured: Measured, title: str) -> Figure:
     return grid.figure
 
 
-def table(measured: Measured) -> str:
+def table(frame: pd.DataFrame) -> str:
     """Returns what was measured in each epoch, mean and standard deviation over the seeds."""
-    groups = frame_of(measured).groupby(["optimizer", "epoch"], sort=False)
+    groups = frame.groupby(["optimizer", "epoch"], sort=False)
     spreads = groups[list(COLUMNS)].agg(_spread).reset_index()
     return table_of(spreads.rename(columns=COLUMNS))
 
@@ -148,10 +147,10 @@ def _spread(values: pd.Series) -> str:
     return f"{mean} ± {values.std():.2g}" if len(values) > 1 else mean
 
 
-def answer(measured: Measured) -> str:
+def answer(frame: pd.DataFrame) -> str:
     """Returns in how many runs the premise holds, part by part, and by how much in the middle one."""
     names = ["frobenius_norm", "convexity", "directions", "coordinate_evenness", "preference"]
-    runs = frame_of(measured).groupby(["optimizer", "seed"])[names]
+    runs = frame.groupby(["optimizer", "seed"])[names]
     factors = runs.last() / runs.first()
 
     def count(name: str, holds: pd.Series) -> str:

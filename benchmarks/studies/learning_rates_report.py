@@ -116,8 +116,8 @@ def page(frame: pd.DataFrame, tested: pd.DataFrame, titles: Mapping[str, str]) -
             test_table(frame, tested),
             f"Mean ± standard deviation over {tested.seed.nunique()} seeds, which are others than those on "
             "validation data. At unit RMS p and the learning rate are one choice for all tasks, of the "
-            "others they are chosen for each, from so many pairs. No optimizer has weight decay. Intervals are "
-            "Welch's, not corrected for their number.",
+            "others they are chosen for each, from so many pairs. No optimizer has weight decay. Intervals "
+            "are Welch's, not corrected for their number.",
         ]
     )
 

@@ -53,8 +53,8 @@ class Run:
 
     @property
     def done(self) -> int:
-        """Returns the number of the last epoch that is there."""
-        return int(self.epochs[-1]["epoch"]) if self.epochs else 0
+        """Returns the number of the last epoch that is there: 0 is before the first, -1 if there is none."""
+        return int(self.epochs[-1]["epoch"]) if self.epochs else -1
 
 
 class ResultsFolder:
@@ -100,12 +100,6 @@ class ResultsFolder:
         if epoch["epoch"] <= run.done:
             return run
         return self._write(dataclasses.replace(run, epochs=[*run.epochs, epoch]))
-
-    @contextlib.contextmanager
-    def claim(self, settings: Settings) -> Iterator[bool]:
-        """Gives whether this job may do the run: not if another one is about it."""
-        with self.lock(name(settings)) as ours:
-            yield ours
 
     @contextlib.contextmanager
     def lock(self, name: str, *, wait: bool = False) -> Iterator[bool]:
@@ -191,7 +185,10 @@ def _read(files: list[Path]) -> list[Run]:
 
 def _without_nan(epoch: dict[str, Any]) -> dict[str, Any]:
     """Returns what JSON can hold: where training diverged, null."""
-    return {key: value if math.isfinite(value) else None for key, value in epoch.items()}
+    return {
+        key: None if value != value or value in (math.inf, -math.inf) else value
+        for key, value in epoch.items()
+    }
 
 
 def _with_nan(epoch: dict[str, Any]) -> dict[str, Any]:

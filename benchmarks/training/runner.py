@@ -1,8 +1,9 @@
 """Trains every run that a folder lacks, one after the other."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,13 +19,25 @@ from benchmarks.training.interruption import interruption
 from benchmarks.training.loop import all_devices, check, first_device, train
 from benchmarks.training.progress import Display, changing_at
 from benchmarks.training.records import ResultsFolder, Run, name, read
-from benchmarks.training.step import steps_per_epoch
+from benchmarks.training.step import Program, TrainState, steps_per_epoch
 
-Interrupted = Callable[[], bool]
+# Measures more than losses, at some epochs: from a run, its data, the number of the epoch (0 before the
+# first step) and the state.
+Measure = Callable[[Settings, Dataset, int, Program, TrainState], dict[str, Any]]
+
+
+class Job(NamedTuple):
+    """What the runs of a job share."""
+
+    folder: ResultsFolder
+    display: Display
+    interrupted: Callable[[], bool]
+    mesh: Mesh
+    measure: Measure | None
 
 
 def open_datasets(
-    runs: list[Settings], data_dir: Path | None = None, mesh: Mesh | None = None
+    runs: Sequence[Settings], data_dir: Path | None = None, mesh: Mesh | None = None
 ) -> dict[Settings, Dataset]:
     """Returns the data of each run; says what is wrong with one of them before the first is trained."""
     opened: dict[tuple[str, str], Dataset] = {}
@@ -37,46 +50,45 @@ def open_datasets(
     return {run: opened[run.dataset, run.held_out] for run in runs}
 
 
+def complete(runs: Sequence[Settings], folder: ResultsFolder, measure: Measure | None = None) -> list[Run]:
+    """Trains the runs that the folder lacks, on one device as they are small, and returns all of them."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    while missing := [run for run in runs if run not in _finished(folder)]:
+        with_data = open_datasets(missing, mesh=first_device())
+        with interruption(console) as interrupted:
+            sweep(with_data, folder, console, interrupted, mesh=first_device(), measure=measure)
+        for run in missing:
+            with folder.lock(name(run), wait=True):
+                pass  # another job is done with it.
+    found = _finished(folder)
+    return [found[run] for run in runs]
+
+
+def _finished(folder: ResultsFolder) -> dict[Settings, Run]:
+    return {run.settings: run for run in read(folder.path) if run.finished}
+
+
 def sweep(
     runs: dict[Settings, Dataset],
     folder: ResultsFolder,
     console: Console,
-    interrupted: Interrupted,
+    interrupted: Callable[[], bool],
+    *,
     mesh: Mesh | None = None,
+    measure: Measure | None = None,
 ) -> None:
     """Trains the runs that are neither finished nor under way in another job, on all devices by default."""
-    mesh = mesh or all_devices()
     found = folder.find({settings: _examples(dataset) for settings, dataset in runs.items()})
     missing = [settings for settings in runs if settings not in found or not found[settings].finished]
     with Display(console, missing) as display:
-        for settings in runs:
+        job = Job(folder, display, interrupted, mesh or all_devices(), measure)
+        for settings in missing:
             if interrupted() and jax.process_count() == 1:
                 raise KeyboardInterrupt
-            known = found.get(settings)
-            with _begin(settings, runs[settings], known, folder, display) as record:
+            with _begin(job, settings, runs[settings], found.get(settings)) as record:
                 if record is not None:
-                    _run(record, runs[settings], mesh, folder, display, interrupted)
-            if settings in missing:
-                display.finish(settings)
-
-
-def complete(runs: list[Settings], folder: ResultsFolder) -> list[Run]:
-    """Trains the runs that the folder lacks, on one device as they are small, and returns all of them."""
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    mesh = first_device()
-    while missing := [run for run in runs if run not in _finished(folder)]:
-        with_data = open_datasets(missing, mesh=mesh)
-        with interruption(console) as interrupted:
-            sweep(with_data, folder, console, interrupted, mesh)
-        for run in missing:
-            with folder.lock(name(run), wait=True):
-                pass  # another job is done with it.
-    found = {run.settings: run for run in read(folder.path)}
-    return [found[run] for run in runs]
-
-
-def _finished(folder: ResultsFolder) -> set[Settings]:
-    return {run.settings for run in read(folder.path) if run.finished}
+                    _run(job, record, runs[settings])
+            display.finish(settings)
 
 
 def _examples(dataset: Dataset) -> dict[str, int]:
@@ -84,9 +96,7 @@ def _examples(dataset: Dataset) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _begin(
-    settings: Settings, dataset: Dataset, known: Run | None, folder: ResultsFolder, display: Display
-) -> Iterator[Run | None]:
+def _begin(job: Job, settings: Settings, dataset: Dataset, known: Run | None) -> Iterator[Run | None]:
     """Gives the record of a run that this job is to do, and None for one that it is not.
 
     Where several processes train together the first one decides, and keeps the records.
@@ -94,58 +104,54 @@ def _begin(
     with contextlib.ExitStack() as stack:
         record: Run | None = Run(settings, {}, _examples(dataset), [])
         if jax.process_index() == 0:
-            record = _claimed(settings, dataset, known, folder, display, stack)
+            ours = stack.enter_context(job.folder.lock(name(settings)))
+            record = _claimed(job, settings, dataset, known) if ours else None
+            if not ours:
+                job.display.say(f"{job.display.name(settings)}, is under way in another job")
         if jax.process_count() > 1 and not multihost_utils.broadcast_one_to_all(np.array(record is not None)):
             record = None
         yield record
 
 
-def _claimed(
-    settings: Settings,
-    dataset: Dataset,
-    known: Run | None,
-    folder: ResultsFolder,
-    display: Display,
-    stack: contextlib.ExitStack,
-) -> Run | None:
-    """Returns the record of a run that waits to be done, which no other job can begin now."""
-    if not stack.enter_context(folder.claim(settings)):
-        display.say(f"{display.name(settings)}, is under way in another job")
-        return None
-    record = folder.begin(settings, _examples(dataset), known)
+def _claimed(job: Job, settings: Settings, dataset: Dataset, known: Run | None) -> Run | None:
+    """Returns the record of a run that no other job can begin now, unless one has finished it since."""
+    record = job.folder.begin(settings, _examples(dataset), known)
     if record.finished:
         # Of an interruption after the last epoch.
-        Checkpoints(_checkpoints(settings, folder), {}).remove()
+        Checkpoints(_checkpoints(job, settings), {}).remove()
         return None
     return record
 
 
-def _checkpoints(settings: Settings, folder: ResultsFolder) -> Path:
-    return folder.path / "checkpoints" / name(settings)
+def _checkpoints(job: Job, settings: Settings) -> Path:
+    return job.folder.path / "checkpoints" / name(settings)
 
 
-def _run(
-    record: Run,
-    dataset: Dataset,
-    mesh: Mesh,
-    folder: ResultsFolder,
-    display: Display,
-    interrupted: Interrupted,
-) -> None:
+def _run(job: Job, record: Run, dataset: Dataset) -> None:
     settings = record.settings
     per_epoch = steps_per_epoch(settings, dataset)
     changing = schedules(settings, per_epoch)
     checkpoints = Checkpoints(
-        _checkpoints(settings, folder),
+        _checkpoints(job, settings),
         settings.plain(),
-        interrupted=interrupted,
-        say=display.say,
+        interrupted=job.interrupted,
+        say=job.display.say,
     )
-    display.start(settings, changing, per_epoch)
-    epochs = train(settings, dataset, mesh=mesh, checkpoints=checkpoints, watch=display.look)
+    measured: dict[str, Any] = {}
+
+    def inspect(step: int, program: Program, state: TrainState) -> None:
+        nonlocal record, measured
+        if job.measure is not None:
+            measured = job.measure(settings, dataset, step // per_epoch, program, state)
+            if step == 0 and measured:
+                record = job.folder.add(record, {"epoch": 0, **measured})
+
+    job.display.start(settings, changing, per_epoch)
+    watch = job.display.look
+    epochs = train(settings, dataset, mesh=job.mesh, checkpoints=checkpoints, watch=watch, inspect=inspect)
     for number, epoch in enumerate(epochs, 1):
         if jax.process_index() == 0:
             line = {"epoch": number, **changing_at(changing, number * per_epoch - 1), **epoch._asdict()}
-            record = folder.add(record, line)
-        display.epoch(number, epoch)
+            record = job.folder.add(record, {**line, **measured})
+        job.display.epoch(number, epoch)
     checkpoints.remove()
