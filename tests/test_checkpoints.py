@@ -116,15 +116,12 @@ def test_a_finished_run_is_not_run_again(tmp_path, undisturbed):
 STATE = {"x": jnp.arange(1000.0)}
 
 
-def saved(folder, *, count=3, **options):
-    """Returns checkpoints that have written the first steps of a state that grows by one."""
+def saved(folder, **options):
+    """Returns checkpoints that have written three steps of a state that grows by one."""
     ours = checkpoints(folder, **options)
-    for step in range(count):
-        state = {"x": STATE["x"] + step}
-        if step == 0:
-            ours.open(state, {"step": 0})
-        else:
-            ours.save(step, state, {"step": step})
+    ours.open(STATE, {"step": 0})
+    for step in (1, 2):
+        ours.save(step, {"x": STATE["x"] + step}, {"step": step})
     return ours
 
 
@@ -178,32 +175,21 @@ def lose_arrays(folder):
     shutil.rmtree(folder / "state" / "d")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: flip(largest_file(folder)),
-        lambda folder: flip(folder / "run" / "metadata"),
-        lambda folder: flip(folder / "state" / "manifest.ocdbt"),
-        lambda folder: (folder / "run" / "metadata").unlink(),
-        lambda folder: shutil.rmtree(folder / "state"),
-        lambda folder: flip(folder / "sha256"),
-        lambda folder: (folder / "sha256").write_bytes(b"\xff\x00"),
-        lose_arrays,
-    ],
-    ids=[
-        "changed array",
-        "changed progress",
-        "changed list of arrays",
-        "lost progress",
-        "lost state",
-        "changed checksum",
-        "garbage as checksum",
-        "lost arrays and checksum",
-    ],
-)
+DAMAGE = {
+    "changed array": lambda folder: flip(largest_file(folder)),
+    "changed progress": lambda folder: flip(folder / "run" / "metadata"),
+    "changed list of arrays": lambda folder: flip(folder / "state" / "manifest.ocdbt"),
+    "lost state": lambda folder: shutil.rmtree(folder / "state"),
+    "changed checksum": lambda folder: flip(folder / "sha256"),
+    "garbage as checksum": lambda folder: (folder / "sha256").write_bytes(b"\xff\x00"),
+    "lost arrays and checksum": lose_arrays,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_refused_with_the_way_out(tmp_path, damage, capfd):
     saved(tmp_path)
-    damage(tmp_path / "2")
+    DAMAGE[damage](tmp_path / "2")
     with pytest.raises(FolderError) as refused:
         checkpoints(tmp_path).open(STATE, {})
     message = str(refused.value)
@@ -230,10 +216,6 @@ def test_a_flipped_bit_of_an_array_is_news_to_orbax(tmp_path):
     ("changes", "message"),
     [
         ({"model": "resnet8"}, "model is 'perceptron' there and 'resnet8' here"),
-        ({"optimizer": "sgdm", "p": None}, "optimizer is 'lpsgdm' there and 'sgdm' here"),
-        ({"p": 8.0}, "p is 6.0 there and 8.0 here"),
-        ({"learning_rate": 1.0}, "learning_rate is 0.01 there and 1.0 here"),
-        ({"epochs": 6}, "epochs is 5 there and 6 here"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"b1": 0.5}, "b1 is only here"),
     ],
