@@ -181,7 +181,7 @@ def test_a_disk_that_is_full_at_the_end_is_one_clear_line(tmp_path, monkeypatch,
 def test_a_job_that_is_told_to_end_reports_what_there_is(tmp_path, moment):
     command = [sys.executable, "-m", "benchmarks", "compare", "--output", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    awaited = "checkpoints/*/*.sha256" if moment == "in a run" else "*.jsonl"
+    awaited = "checkpoints/*/*/sha256" if moment == "in a run" else "*.jsonl"
     while not any(tmp_path.glob(awaited)):
         assert process.poll() is None
         time.sleep(0.01)
@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path, monkeypatch, capsys):
     (metadata,) = tmp_path.glob("checkpoints/sgdm-*/24/run/metadata")
     metadata.unlink()
     line = error_of(capsys, [*SHORT, "--output", tmp_path])
-    assert f"{metadata} is damaged or missing: the last good checkpoint is of step 0" in line
+    assert f"cannot restore {metadata.parents[1]}: its files have changed; remove it to continue" in line
     assert list(map(len, losses(tmp_path))) == [1]
 
 

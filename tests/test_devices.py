@@ -280,11 +280,11 @@ def test_two_processes_that_are_killed_end_as_if_they_had_not_been(tmp_path):
     undisturbed = finish_two(*start_two("perceptron", "sgdm", tmp_path, tmp_path / "undisturbed"))
     folder = tmp_path / "killed"
     processes, _ = start_two("perceptron", "sgdm", tmp_path, folder)
-    while not list(folder.glob("[1-9]*.sha256")):  # the first is of step 0
+    while not list(folder.glob("[1-9]*/sha256")):  # the first is of step 0
         assert [process.poll() for process in processes] == [None, None]
         time.sleep(0.001)
     for process in processes:
         process.kill()
         process.wait()
-    assert not (folder / f"{8 * 15}.sha256").exists(), "killed too late to show anything"
+    assert not (folder / f"{8 * 15}").exists(), "killed too late to show anything"
     chex.assert_trees_all_equal(finish_two(*start_two("perceptron", "sgdm", tmp_path, folder)), undisturbed)

@@ -64,6 +64,30 @@ BREAKS = [
         "tests/test_report.py tests/test_benchmarks.py",
     ),
     Break(
+        "benchmarks/training/checkpoints.py",
+        'not in ("", _checksum(path))',
+        'in ("",)',
+        "tests/test_checkpoints.py",
+    ),
+    Break(
+        "benchmarks/training/checkpoints.py",
+        "cleanup_tmp_directories=True",
+        "cleanup_tmp_directories=False",
+        "tests/test_checkpoints.py",
+    ),
+    Break(
+        "benchmarks/training/checkpoints.py",
+        'if not (other := difference(self.settings, run["settings"])):',
+        "if not (other := None):",
+        "tests/test_checkpoints.py",
+    ),
+    Break(
+        "benchmarks/training/checkpoints.py",
+        "file.is_file() and file.name != CHECKSUM",
+        'file.is_file() and "state" not in file.parts',
+        "tests/test_checkpoints.py",
+    ),
+    Break(
         "benchmarks/config/optimizers.py",
         "leaf.ndim > 1",
         "leaf.ndim > 0",
