@@ -24,7 +24,6 @@ from benchmarks.training.records import FolderError, difference
 OPTIONS = ocp.CheckpointManagerOptions(
     max_to_keep=2,
     enable_async_checkpointing=False,
-    cleanup_tmp_directories=True,
     single_host_load_and_broadcast=True,  # a shared disk may show others less.
 )
 CHECKSUM = "sha256"
@@ -63,18 +62,23 @@ class Checkpoints:
         So a folder that cannot take checkpoints fails before the training. `state` also says
         what is expected: the same tree, shapes, dtypes and placement.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(0, state, progress)
-        except Exception as error:  # Orbax passes on whatever the storage raises.
-            raise FolderError(f"cannot write a checkpoint to {self.folder}: {_one_line(error)}") from error
-        self._last = time.monotonic()
-        return self._restore(state)
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                manager = stack.enter_context(self._manager())
+                self._write(manager, 0, state, progress)
+            except Exception as error:  # Orbax passes on whatever the storage raises.
+                raise FolderError(
+                    f"cannot write a checkpoint to {self.folder}: {_one_line(error)}"
+                ) from error
+            self._last = time.monotonic()
+            return self._restore(manager, state)
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Writes a checkpoint if the step has none; if that fails, says so and lets the training go on."""
         try:
-            self._write(step, state, progress)
+            with self._manager() as manager:
+                self._write(manager, step, state, progress)
         except Exception as error:  # Orbax passes on whatever the storage raises.
             self.say(f"No checkpoint of step {step}: {_one_line(error)}")
         self._last = time.monotonic()
@@ -87,33 +91,35 @@ class Checkpoints:
                 self.folder.parent.rmdir()
 
     def _manager(self) -> ocp.CheckpointManager:
-        """Returns a new one each time, as only that removes what was cut off or failed before."""
-        return ocp.CheckpointManager(self.folder.absolute(), options=OPTIONS)  # it takes no other path.
+        """Removes what was cut off or failed before, at once and not in a thread, and opens the rest."""
+        folder = self.folder.absolute()  # Orbax takes no other path.
+        if jax.process_index() == 0:
+            for unfinished in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                shutil.rmtree(unfinished)
+        return ocp.CheckpointManager(folder, options=OPTIONS)
 
-    def _write(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+    def _write(self, manager: ocp.CheckpointManager, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Writes a checkpoint, unless there is one of this step or a later one."""
         run = ocp.args.JsonSave({"settings": self.settings, "progress": progress})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=run)
         path = self.folder / str(step)
-        with self._manager() as manager:
-            if manager.save(step, args=items) and jax.process_index() == 0:
-                (path / CHECKSUM).write_text(_checksum(path))
+        if manager.save(step, args=items) and jax.process_index() == 0:
+            (path / CHECKSUM).write_text(_checksum(path))
 
-    def _restore(self, state: Any) -> tuple[Any, dict[str, Any]]:
+    def _restore(self, manager: ocp.CheckpointManager, state: Any) -> tuple[Any, dict[str, Any]]:
         target = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
-        with self._manager() as manager:
-            step = manager.latest_step()
-            path = self.folder / str(step)
-            try:
-                # There is none, or an empty one, if the process was killed just then.
-                if (path / CHECKSUM).exists() and (path / CHECKSUM).read_text() not in ("", _checksum(path)):
-                    raise ValueError("its files have changed")
-                run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
-                if not (other := difference(self.settings, run["settings"])):
-                    return manager.restore(step, args=ocp.args.Composite(state=target)).state, run["progress"]
-            except Exception as error:  # Orbax raises all sorts if files are wrong.
-                way_out = "remove it to continue from the one before it, or to start anew if there is none"
-                raise FolderError(f"cannot restore {path}: {_one_line(error)}; {way_out}") from error
+        step = manager.latest_step()
+        path = self.folder / str(step)
+        try:
+            # There is none, or an empty one, if the process was killed just then.
+            if (path / CHECKSUM).exists() and (path / CHECKSUM).read_text() not in ("", _checksum(path)):
+                raise ValueError("its files have changed")
+            run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+            if not (other := difference(self.settings, run["settings"])):
+                return manager.restore(step, args=ocp.args.Composite(state=target)).state, run["progress"]
+        except Exception as error:  # Orbax raises all sorts if files are wrong.
+            way_out = "remove it to continue from the one before it, or to start anew if there is none"
+            raise FolderError(f"cannot restore {path}: {_one_line(error)}; {way_out}") from error
         raise FolderError(f"{self.folder} is of another run: {other}; name another folder")
 
 

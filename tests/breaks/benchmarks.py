@@ -71,8 +71,8 @@ BREAKS = [
     ),
     Break(
         "benchmarks/training/checkpoints.py",
-        "cleanup_tmp_directories=True",
-        "cleanup_tmp_directories=False",
+        "shutil.rmtree(unfinished)",
+        "pass",
         "tests/test_checkpoints.py",
     ),
     Break(
