@@ -64,9 +64,7 @@ def test_quick_mode_has_a_default_folder_of_its_own(arguments, folder, study_of,
     assert os.listdir("runs") == [folder]
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--quik"], ["--output", ""], ["--output", "FILE"], ["--output", "FILE/x"]]
-)
+@pytest.mark.parametrize("arguments", [["--output", ""], ["--output", "FILE"], ["--output", "FILE/x"]])
 def test_a_mistake_is_one_line(arguments, study_of, tmp_path, capsys):
     (tmp_path / "file").touch()
     study_of(lambda quick, folder: "")

@@ -7,8 +7,9 @@ here (lpoptax). What a row leaves empty its paper does not tell, and the default
 import csv
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_type_hints
 
 
 class SettingsError(ValueError):
@@ -18,32 +19,67 @@ class SettingsError(ValueError):
 PRESETS = Path(__file__).with_name("presets.csv")
 
 
+class Allowed(NamedTuple):
+    """What a value may be, in words and as a test."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+LARGEST = 100_000_000
+FROM_0 = Allowed(f"a whole number from 0 to {LARGEST}", lambda x: 0 <= x <= LARGEST)
+FROM_1 = Allowed(f"a whole number from 1 to {LARGEST}", lambda x: 1 <= x <= LARGEST)
+ABOVE_0 = Allowed("a number above 0", lambda x: 0 < x < math.inf)
+ABOVE_1 = Allowed("a number above 1", lambda x: x > 1)
+NOT_NEGATIVE = Allowed("a number from 0", lambda x: 0 <= x < math.inf)
+BELOW_1 = Allowed("a number from 0 to below 1", lambda x: 0 <= x < 1)
+SHARE = Allowed("a number from 0 to 1", lambda x: 0 <= x <= 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All that decides a run. Hyperparameters that the optimizer does not take are None."""
+    """All that decides a run. Hyperparameters that the optimizer does not take are None.
+
+    What has a text is an option of the command line, which also checks what is allowed.
+    """
 
     dataset: str
     model: str
     optimizer: str
-    batch_size: int
-    epochs: int
-    learning_rate: float  # the peak.
-    weight_decay: float = 0.0
-    p: float | None = None  # where a cosine starts from, for an optimizer that anneals p.
-    p_final: float | None = None  # where it ends; None for 2. If it is p, then p is constant.
-    normalization: Literal["rms", "dual_norm"] | None = None  # how long a step is; None for as published.
-    per_leaf: bool | None = None  # whether each leaf is normalized by itself.
-    b1: float | None = None
-    b2: float | None = None
-    eps: float | None = None
-    alpha: float | None = None
-    tau: float | None = None
-    anneal: str | None = None  # when p changes, for an optimizer that anneals it.
-    schedule: str = "warmup_cosine"
-    warmup_steps: int | None = None  # None for a twentieth of all steps.
-    decay: str = "all"
-    dtype: str = "float32"
-    held_out: Literal["test", "validation"] = "test"
+    batch_size: Annotated[int, FROM_1, "images, or sequences of text, in a batch, over all devices"]
+    epochs: Annotated[
+        int, FROM_1, "passes over the training images; of text each has a fixed number of sequences"
+    ]
+    learning_rate: Annotated[float, ABOVE_0, "the peak"]
+    weight_decay: Annotated[
+        float, NOT_NEGATIVE, "added to the gradient for SGD and Adam, decoupled for the others"
+    ] = 0.0
+    p: Annotated[float | None, ABOVE_1, "the norm; LPSGD and LPSGDM lower it"] = None
+    p_final: Annotated[float | None, ABOVE_1, "where it ends (default: 2); p itself for a constant p"] = None
+    normalization: Annotated[
+        Literal["rms", "dual_norm"] | None, "how long LPSGD's and LPSGDM's steps are (default: as published)"
+    ] = None
+    per_leaf: Annotated[bool | None, "whether each array is normalized by itself"] = None
+    b1: Annotated[float | None, BELOW_1, "decay rate of the momentum"] = None
+    b2: Annotated[
+        float | None, BELOW_1, "decay rate of the second moment, or of the momentum that is kept"
+    ] = None
+    eps: Annotated[float | None, NOT_NEGATIVE, "added to avoid a division by 0"] = None
+    alpha: Annotated[float | None, ABOVE_0, "step of STACEY's mirror descent"] = None
+    tau: Annotated[float | None, SHARE, "STACEY's coupling"] = None
+    # As in the LPSGDM paper once an epoch.
+    anneal: Annotated[Literal["epoch", "step"] | None, "when LPSGD and LPSGDM change p"] = None
+    schedule: Annotated[Literal["warmup_cosine", "constant"], "of the learning rate"] = "warmup_cosine"
+    warmup_steps: Annotated[
+        int | None, FROM_0, "steps in which the learning rate rises (default: a twentieth of all)"
+    ] = None
+    # kernels: without biases and the scales of a BatchNorm.
+    decay: Annotated[Literal["all", "kernels"], "what the weight decay acts on"] = "all"
+    dtype: Annotated[Literal["float32", "bfloat16"], "what the model computes in"] = "float32"
+    held_out: Annotated[
+        Literal["test", "validation"],
+        "what to evaluate on; what is for validation is left out of the training",
+    ] = "test"
     seed: int = 0
 
     def plain(self) -> dict[str, Any]:
@@ -58,17 +94,26 @@ class Settings:
         return cls(**values)
 
 
-CHOICES = {
-    "normalization": ("rms", "dual_norm"),
-    "anneal": ("epoch", "step"),  # once an epoch, as in the LPSGDM paper, or every step.
-    "schedule": ("warmup_cosine", "constant"),
-    "decay": ("all", "kernels"),  # kernels: without biases and the scales of a BatchNorm.
-    "dtype": ("float32", "bfloat16"),
-    "held_out": ("test", "validation"),
-}
+ANNOTATIONS = get_type_hints(Settings, include_extras=True)
+KINDS = get_type_hints(Settings)
 PAPERS = ("lpsgdm", "stacey", "lpoptax")
-TYPES = {"batch_size": int, "epochs": int, "warmup_steps": int}
-NUMBERS = ("learning_rate", "weight_decay", "p", "p_final", "b1", "b2", "eps", "alpha", "tau")
+
+
+def option(name: str) -> str:
+    """Returns how the command line spells a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check(named: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
+    """Refuses what is not allowed, of values or tuples of values, by the annotations of their names."""
+    for name, value in named.items():
+        if value == ():
+            raise SettingsError(f"{option(name)} must have a value, got nothing")
+        for allowed in getattr(annotations[name], "__metadata__", ()):
+            if isinstance(allowed, Allowed) and value is not None:
+                for one in value if isinstance(value, tuple) else (value,):
+                    if not allowed.holds(one):
+                        raise SettingsError(f"{option(name)} must be {allowed.text}, got {one!r}")
 
 
 def presets(dataset: str, model: str, optimizer: str, paper: str | None = None) -> list[dict[str, Any]]:
@@ -88,4 +133,5 @@ def _rows() -> list[dict[str, str]]:
 
 
 def _value(name: str, text: str) -> Any:
-    return float(text) if name in NUMBERS else TYPES.get(name, str)(text)
+    kinds = {KINDS[name], *get_args(KINDS[name])}
+    return int(text) if int in kinds else float(text) if float in kinds else text
