@@ -28,7 +28,7 @@ def test_every_p_and_rate_descends_as_the_formula_says():
     problems = landscapes.problems_of(AXES)
     curvature = np.asarray(problems.curvature, np.float64)
     measured = relative_losses(AXES, 8)
-    for index, (first, last) in enumerate(NORMS):
+    for index, (first, last) in enumerate(NORMS.values()):
         for decays, rate_index in ((0, 6), (0, 12), (1, 9)):
 
             def p(step, first=first, last=last):

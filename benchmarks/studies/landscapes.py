@@ -22,7 +22,7 @@ and p = 6 -> 2 512 with the decayed rate; no p is blind there.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +48,9 @@ STEPS_SHOWN = 40
 LIMITS = {"xlim": (-2.6, 3.6), "ylim": (-0.6, 5.2)}
 
 Norm = tuple[float, float]  # the p of the first and of the last step.
-NORMS: list[Norm] = [*((p, p) for p in (2.0, 2.5, 3.0, 4.0, 6.0, 10.0, np.inf)), (6.0, 2.0), (10.0, 2.0)]
-SHOWN: list[Norm] = [(2.0, 2.0), (3.0, 3.0), (np.inf, np.inf), (6.0, 2.0)]
+CONSTANT: list[Norm] = [(p, p) for p in (2.0, 2.5, 3.0, 4.0, 6.0, 10.0, np.inf)]
+NORMS = {label(*norm): norm for norm in [*CONSTANT, (6.0, 2.0), (10.0, 2.0)]}
+SHOWN = ["2", "3", "∞", "6 → 2"]
 COLUMNS = ["dimension", "condition", "rotated", "starts", "rate", "p", "target", "steps", "learning_rate"]
 
 
@@ -123,9 +124,9 @@ def descend(problem: Problem, steps: Any, count: Any, first: Any, last: Any, rat
     return jax.lax.fori_loop(0, count, step, (problem.start, descent.init(None)))[0]
 
 
-def settings(norms: Sequence[Norm]) -> tuple[jax.Array, ...]:
+def settings(names: Iterable[str]) -> tuple[jax.Array, ...]:
     """Returns the last arguments of `descend`, to be broadcast: norms x constant or cosine x rates."""
-    first, last = jnp.array(norms).T[..., None, None]
+    first, last = jnp.array([NORMS[name] for name in names]).T[..., None, None]
     return first, last, jnp.asarray(LEARNING_RATES)[None, None], jnp.array([[[False], [True]]])
 
 
@@ -140,11 +141,6 @@ def mean_final_losses(problems: Problem, steps: Any, *settings: jax.Array) -> ja
         return jax.vmap(final_loss, in_axes=(OVER_STARTS,))(problems).mean()
 
     return jnp.vectorize(mean)(*settings)
-
-
-def labels(norms: Sequence[Norm]) -> list[str]:
-    """Returns what the norms are called."""
-    return [label(*norm) for norm in norms]
 
 
 def lengths(longest: int) -> list[int]:
@@ -165,7 +161,7 @@ def measure(workload: Workload) -> pd.DataFrame:
                 found[target, kind] = steps, f"{LEARNING_RATES[losses[kind].argmin()]:.4g}"
         if len(found) == len(kinds):
             break
-    index = pd.MultiIndex.from_product([TARGETS, labels(NORMS), RATES], names=["target", "p", "rate"])
+    index = pd.MultiIndex.from_product([TARGETS, list(NORMS), RATES], names=["target", "p", "rate"])
     rows = [found.get(kind, (f">{workload.longest}", "")) for kind in kinds]
     frame = pd.DataFrame(rows, index, columns=["steps", "learning_rate"]).reset_index()
     return frame.assign(**workload._asdict())[COLUMNS]
@@ -177,14 +173,12 @@ def paths(curvature: tuple[float, float]) -> pd.DataFrame:
     counts = range(STEPS_SHOWN + 1)
 
     def points(count: jax.Array) -> jax.Array:
-        of_settings = jnp.vectorize(
-            partial(descend, problem, STEPS_SHOWN, count), signature="(),(),(),()->(n)"
-        )
-        return of_settings(*settings(SHOWN))
+        point = partial(descend, problem, STEPS_SHOWN, count)
+        return jnp.vectorize(point, signature="(),(),(),()->(n)")(*settings(SHOWN))
 
     passed = OPTIMUM + np.asarray(jax.vmap(points)(jnp.array(counts))).reshape(-1, 2)
     names = ["step", "p", "rate", "learning_rate"]
-    index = pd.MultiIndex.from_product([counts, labels(SHOWN), RATES, LEARNING_RATES], names=names)
+    index = pd.MultiIndex.from_product([counts, SHOWN, RATES, LEARNING_RATES], names=names)
     frame = pd.DataFrame(passed, index, columns=["x", "y"]).reset_index()
     frame["loss"] = height(passed, curvature)
     last = frame[frame.step == STEPS_SHOWN]

@@ -19,12 +19,12 @@ those of a branch that is hardly ever taken. With state in bfloat16 the CPU take
 for STACEY, as a step has 71, 82 and 243 operations for each parameter, AdamW's 15.
 """
 
-import functools
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,10 @@ def compiled(optimizer: optax.GradientTransformation, grads: Tree) -> tuple[Step
 
 def torch_adamw(shapes: Tree) -> tuple[Step, Known] | None:
     """Returns the step of PyTorch's AdamW, on the CPU and if PyTorch is installed."""
-    try:
-        import torch
-    except ImportError:
+    if find_spec("torch") is None or jax.default_backend() != "cpu":
         return None
-    if jax.devices()[0].platform != "cpu":
-        return None
+    import torch
+
     params = [torch.nn.Parameter(1e-2 * torch.randn(leaf.shape)) for leaf in jax.tree.leaves(shapes)]
     for param in params:
         param.grad = 1e-2 * torch.randn(param.shape)
@@ -153,8 +151,11 @@ def torch_adamw(shapes: Tree) -> tuple[Step, Known] | None:
 def random_tree(shapes: Tree, seed: int) -> Tree:
     """Returns normal numbers, as small as gradients and parameters are."""
     generator = np.random.default_rng(seed)
-    draw = functools.partial(generator.standard_normal, dtype=np.float32)
-    return jax.tree.map(lambda leaf: jnp.asarray(1e-2 * draw(leaf.shape)), shapes)
+
+    def array(leaf: Any) -> jax.Array:
+        return jnp.asarray(1e-2 * generator.standard_normal(leaf.shape, np.float32))
+
+    return jax.tree.map(array, shapes)
 
 
 def _bytes(tree: Tree) -> int:
