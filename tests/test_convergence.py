@@ -187,7 +187,7 @@ def follow(method, rate, errors):
 @pytest.mark.slow
 def test_runs_measure_the_exact_gradient_along_the_algorithm():
     steps, regime = experiment.CHUNK, REGIMES[0]
-    measured = experiment.measure(regime, 1, 3)
+    measured = experiment.measure(regime, steps, 3)
     key = jax.random.fold_in(jax.random.split(jax.random.key(steps), 3)[0], 0)
     draws = np.asarray(jax.random.uniform(key, (steps, DIMENSION)), np.float64)
     for method in theorems.METHODS:

@@ -1,14 +1,16 @@
 """The experiment on generalised Gaussians: its courses are those of the algorithms."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.studies import gaussians as experiment
-from benchmarks.studies.gaussians import DENSITIES, LEARNING_RATES, Course
+from benchmarks.studies.gaussians import DENSITIES, LEARNING_RATES
 from tests import reference
 
 STARTS = np.array([[0.5, -0.3], [-1.0, 0.8], [1.0, 1.0]], np.float32)
 STEPS = 12
+PAPER_RATE = list(LEARNING_RATES).index(experiment.PAPER_RATE)
 
 
 def gradient(x, p):
@@ -85,32 +87,40 @@ ALGORITHMS = {
 
 @pytest.mark.parametrize("name", experiment.OPTIMIZERS)
 def test_all_rates_densities_and_starts_in_one_program_go_where_each_goes_alone(name):
-    course = experiment.course(experiment.OPTIMIZERS[name], STEPS, STARTS)
-    assert course.distances.shape == (len(LEARNING_RATES), len(DENSITIES), STEPS, len(STARTS))
+    build = experiment.OPTIMIZERS[name]
+    measured, points = map(np.asarray, experiment.descend(build, STEPS, STARTS, LEARNING_RATES))
+    assert measured.shape == (len(LEARNING_RATES), len(DENSITIES), STEPS, len(STARTS))
     for density, p in enumerate(DENSITIES):
-        for rate in (0, experiment.PAPER_RATE):
+        for rate in (0, PAPER_RATE):
             for index, start in enumerate(STARTS):
                 expected = distances(ALGORITHMS[name](LEARNING_RATES[rate], p), start, p)
-                np.testing.assert_allclose(course.distances[rate, density, :, index], expected, rtol=2e-4)
-    points = course.points[experiment.PAPER_RATE]
-    shown = np.linalg.norm(points - experiment.MODE, axis=-1)
-    np.testing.assert_allclose(shown, course.distances[experiment.PAPER_RATE, ..., 0], rtol=1e-5)
+                np.testing.assert_allclose(measured[rate, density, :, index], expected, rtol=2e-4)
+    shown = np.linalg.norm(points[PAPER_RATE] - experiment.MODE, axis=-1)
+    np.testing.assert_allclose(shown, measured[PAPER_RATE, ..., 0], rtol=1e-5)
+
+
+def course(rate, at_first, at_the_end):
+    distances = np.array([at_first, at_first, at_the_end])
+    how = {"p": 2.0, "optimizer": "any", "learning_rate": rate}
+    return {**how, **experiment.summary(distances)}
 
 
 def test_starts_that_diverge_are_counted_and_left_out_and_the_best_rate_has_fewest_of_them():
-    values = np.ones((len(LEARNING_RATES), 1, 3, 4))
-    values[1, 0, -1] = [np.nan, 0.1, 0.2, 0.3]  # nearer, but for one that is lost
-    values[2, 0, -1] = [0.6, 0.4, 0.5, 0.9]
-    course = Course(values, np.zeros((len(LEARNING_RATES), 1, 3, 2)))
-    values[:, 0, 0] = 1.5
-    assert course.diverged(1, 0).tolist() == [True, False, False, False]
-    mean, std = course.mean_and_std(1, 0)
-    assert (mean[-1], std[-1]) == pytest.approx((0.2, 0.1))
-    assert course.best_rate(0) == 2
+    nearer_but_for_one = course(0.01, [1.5] * 4, [np.nan, 0.1, 0.2, 0.3])
+    assert nearer_but_for_one["diverged"] == 1
+    assert (nearer_but_for_one["end"], nearer_but_for_one["spread"].iloc[-1]) == pytest.approx((0.2, 0.1))
+    paper = course(1e-3, [1.5] * 4, [1.0] * 4)
+    best = course(0.1, [1.5] * 4, [0.6, 0.4, 0.5, 0.9])
+    lost = course(1.0, [1.5] * 4, [np.inf] * 4)
+    rows = experiment.chosen(pd.DataFrame([nearer_but_for_one, paper, best, lost]))
+    assert rows.rate.tolist() == ["paper", "best"]
+    assert rows.learning_rate.tolist() == ["0.001", "0.1"]
+    assert rows.distance.tolist() == ["1", "0.6"]
 
 
-def test_iterations_are_counted_until_the_distance_stays():
-    assert experiment.iterations_to(0.1, np.array([0.5, 0.05, 0.2, 0.1, 0.01])) == 4
-    assert experiment.iterations_to(0.1, np.array([0.1, 0.1])) == 1
-    assert experiment.iterations_to(0.1, np.array([0.05, 0.2])) is None
-    assert experiment.iterations_to(0.1, np.array([0.05, np.nan])) is None
+@pytest.mark.parametrize(
+    ("distances", "iterations"),
+    [([0.5, 0.05, 0.2, 0.1, 0.01], 4), ([0.1, 0.1], 1), ([0.05, 0.2], ""), ([0.05, np.nan], "")],
+)
+def test_iterations_are_counted_until_the_distance_stays(distances, iterations):
+    assert experiment.iterations_to(0.1, pd.Series(distances)) == iterations

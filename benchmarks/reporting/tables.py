@@ -28,7 +28,7 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes rows of the same columns."""
-    text = csv_text(list(rows[0]), [list(row.values()) for row in rows])
+def write_csv(file: Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
+    """Writes a data frame without its index, or rows of the same columns; what is missing is empty."""
+    text = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
     ResultsFolder(file.parent).write_text(file.name, text)

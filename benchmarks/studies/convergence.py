@@ -22,34 +22,29 @@ sign of a gradient have another mean than the gradient. That breaks Assumption 5
 is more than a formality. STACEY(3,2) has -0.523 ± 0.003, STACEY(3,3) -0.380 ± 0.004, with symmetric noise.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
 import lpoptax
 from benchmarks.config.annealing import annealed_p
 from benchmarks.reporting.figures import COLORS, write_figure
-from benchmarks.reporting.tables import markdown_table, write_csv
-from benchmarks.studies.convergence_theorems import (
-    DIMENSION,
-    METHODS,
-    REGIMES,
-    START,
-    Method,
-    Regime,
-    bound,
-    noise,
-)
+from benchmarks.reporting.tables import table_of, write_csv
+from benchmarks.studies import convergence_theorems as theorems
+from benchmarks.studies.convergence_theorems import METHODS, REGIMES, Method, Regime
 
 CHUNK = 500  # steps whose noise is drawn at once.
+DIGITS = {"mean": ".6g", "std": ".3g", "bound": ".6g"}
 
 
 def loss(x: jax.Array) -> jax.Array:
@@ -57,70 +52,69 @@ def loss(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.log1p(x**2))
 
 
-class Setting(NamedTuple):
-    """What a run is decided by; all may be traced."""
-
-    method: Any  # a Method of arrays
-    learning_rate: Any
-    exponent: Any
-    skewed: Any
-    scale: Any
-    chunks: Any
-
-
-def optimizer(setting: Setting, coupled: bool) -> Any:
-    """Returns LPSGDM or STACEY, whose dual rate is the primal one."""
-    method, rate = setting.method, setting.learning_rate
-    p = annealed_p(method.p_max, method.p_final, setting.chunks * CHUNK)
+def optimizer(method: Any, rate: Any, steps: Any, coupled: bool) -> Any:
+    """Returns LPSGDM or STACEY, whose dual rate is the primal one; what a method holds may be traced."""
+    p = annealed_p(method.p_max, method.p_final, steps)
     if coupled:
         return lpoptax.stacey(rate, p, mirror_p=method.mirror_p, alpha=rate)
     return lpoptax.lpsgdm(rate, p, momentum=method.momentum)
 
 
-def mean_gradient(setting: Setting, coupled: bool, key: jax.Array) -> jax.Array:
-    """Returns the mean over the steps of the exact gradient's size."""
-    descent = optimizer(setting, coupled)
+@partial(jax.jit, static_argnames="coupled")
+def mean_gradients(
+    settings: Any, keys: Any, chunks: Any, skewed: Any, scale: Any, coupled: bool
+) -> jax.Array:
+    """Returns the mean over the steps of the exact gradient's size: methods x seeds, in one program."""
 
-    def step(carry: Any, error: jax.Array) -> Any:
-        x, state = carry
-        gradient = jax.grad(loss)(x)
-        updates, state = descent.update(gradient + error, state, x)
-        return (optax.apply_updates(x, updates), state), jnp.sum(jnp.abs(gradient) ** setting.exponent)
+    def mean_gradient(setting: tuple[Method, Any, Any], key: jax.Array) -> jax.Array:
+        method, rate, exponent = setting
+        descent = optimizer(method, rate, chunks * CHUNK, coupled)
 
-    def chunk(index: jax.Array, carry: Any) -> Any:
-        errors = noise(jax.random.fold_in(key, index), (CHUNK, DIMENSION), setting.skewed, setting.scale)
-        run, sizes = jax.lax.scan(step, carry[0], errors)
-        return run, carry[1] + sizes.mean()
+        def step(carry: Any, error: jax.Array) -> Any:
+            x, state = carry
+            gradient = jax.grad(loss)(x)
+            updates, state = descent.update(gradient + error, state, x)
+            return (optax.apply_updates(x, updates), state), jnp.sum(jnp.abs(gradient) ** exponent)
 
-    x = jnp.full(DIMENSION, START)
-    _, total = jax.lax.fori_loop(0, setting.chunks, chunk, ((x, descent.init(x)), 0.0))
-    return total / setting.chunks
+        def chunk(index: jax.Array, carry: Any) -> Any:
+            shape = (CHUNK, theorems.DIMENSION)
+            errors = theorems.noise(jax.random.fold_in(key, index), shape, skewed, scale)
+            run, sizes = jax.lax.scan(step, carry[0], errors)
+            return run, carry[1] + sizes.mean()
+
+        x = jnp.full(theorems.DIMENSION, theorems.START)
+        _, total = jax.lax.fori_loop(0, chunks, chunk, ((x, descent.init(x)), 0.0))
+        return total / chunks
+
+    over_methods = jax.vmap(mean_gradient, in_axes=(0, None))
+    return jax.vmap(over_methods, in_axes=(None, 0), out_axes=1)(settings, keys)
 
 
-@partial(jax.jit, static_argnums=1)
-def mean_gradients(setting: Setting, coupled: bool, keys: jax.Array) -> jax.Array:
-    """Returns the mean of the gradient's size, of each method with each seed, in one program."""
-    axes = Setting(0, 0, 0, None, None, None)
-    over_methods = jax.vmap(mean_gradient, in_axes=(axes, None, None))
-    return jax.vmap(over_methods, in_axes=(None, None, 0), out_axes=1)(setting, coupled, keys)
-
-
-def measure(regime: Regime, chunks: int, seeds: int) -> dict[Method, np.ndarray]:
+def measure(regime: Regime, steps: int, seeds: int) -> dict[Method, np.ndarray]:
     """Returns the mean of the gradient's size for runs of a length, of each method with each seed."""
     found: dict[Method, np.ndarray] = {}
-    steps = chunks * CHUNK
     keys = jax.random.split(jax.random.key(steps), seeds)
     scale = float(1 / np.sqrt(steps)) if regime.stacey else 1.0
     for coupled in (False, True):
         # All of them in every regime, which so shares one program with the others.
         methods = [method for method in METHODS if bool(method.mirror_p) == coupled]
-        columns = jax.tree.map(lambda *values: jnp.array(values), *methods)
         rates = jnp.array([regime.learning_rate(method, steps) for method in methods])
         exponents = jnp.array([regime.exponent(method) for method in methods])
-        setting = Setting(columns, rates, exponents, regime.skewed, scale, chunks)
-        sizes = np.asarray(mean_gradients(setting, coupled, keys), np.float64)
-        found.update(zip(methods, sizes, strict=True))
+        settings = (Method(*jnp.array(methods).T), rates, exponents)
+        sizes = mean_gradients(settings, keys, steps // CHUNK, regime.skewed, scale, coupled)
+        found.update(zip(methods, np.asarray(sizes, np.float64), strict=True))
     return found
+
+
+def frame_of(lengths: Sequence[int], seeds: int) -> pd.DataFrame:
+    """Returns a row for each method in each regime and each length."""
+    rows = []
+    for regime in REGIMES:
+        found = {steps: measure(regime, steps, seeds) for steps in lengths}
+        for method, steps in itertools.product(regime.methods, lengths):
+            sizes, bound = found[steps][method], theorems.bound(method, regime, steps)
+            rows.append((regime.title, method.name, steps, sizes.mean(), sizes.std(ddof=1), bound, sizes))
+    return pd.DataFrame(rows, columns=["regime", "method", "steps", "mean", "std", "bound", "sizes"])
 
 
 def slope(lengths: Sequence[int], sizes: np.ndarray) -> tuple[float, float]:
@@ -129,60 +123,37 @@ def slope(lengths: Sequence[int], sizes: np.ndarray) -> tuple[float, float]:
     return float(slopes.mean()), float(stats.t.ppf(0.975, len(slopes) - 1) * stats.sem(slopes))
 
 
-Sizes = Mapping[Regime, Mapping[Method, np.ndarray]]  # lengths x seeds.
-
-
-def rows_of(found: Sizes, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns what was measured of each method in each regime, for each length."""
-    return [
-        {
-            "regime": regime.title,
-            "method": method.name,
-            "steps": steps,
-            "mean": f"{sizes.mean():.6g}",
-            "std": f"{sizes.std(ddof=1):.3g}",
-            "bound": "" if (allowed := bound(method, regime, steps)) is None else f"{allowed:.6g}",
-        }
-        for regime, by_method in found.items()
-        for method in regime.methods
-        for steps, sizes in zip(lengths, by_method[method], strict=True)
-    ]
-
-
-def tabulate(regime: Regime, sizes: Mapping[Method, np.ndarray], lengths: Sequence[int]) -> str:
+def tabulate(title: str, frame: pd.DataFrame) -> str:
     """Returns the slopes in a regime as a Markdown table."""
-    cells = []
-    for method in regime.methods:
-        of_all = sizes[method]
-        allowed = bound(method, regime, lengths[-1])
-        fits = (slope(lengths, of_all), slope(lengths[-3:], of_all[-3:]))
-        cells.append(
-            [
-                method.name,
-                f"{of_all[0].mean():.3g}",
-                f"{of_all[-1].mean():.3g} ± {of_all[-1].std(ddof=1):.1g}",
-                "not computed" if allowed is None else f"{allowed:.3g}",
-                *("{:.3f} ± {:.3f}".format(*fit) for fit in fits),
-            ]
-        )
+    by_method = frame.groupby("method", sort=False)
+    start, end = by_method.first(), by_method.last()
+    lengths = frame.steps.unique()
     first, late_from, last = (f"T = {lengths[index]:,}" for index in (0, -3, -1))
-    columns = ("method", first, last, f"bound, {last}", "slope", f"slope from {late_from}")
-    return f"{regime.title}:\n\n{markdown_table(columns, cells)}"
+    cells = {
+        first: start["mean"].map("{:.3g}".format),
+        last: end["mean"].map("{:.3g}".format) + end["std"].map(" ± {:.1g}".format),
+        f"bound, {last}": end.bound.map("{:.3g}".format).replace("nan", "not computed"),
+    }
+    for name, several in (("slope", lengths), (f"slope from {late_from}", lengths[-3:])):
+        sizes = frame[frame.steps.isin(several)].groupby("method", sort=False).sizes
+        cells[name] = sizes.agg(
+            lambda same, several=several: "{:.3f} ± {:.3f}".format(*slope(several, np.stack(same)))
+        )
+    return f"{title}:\n\n{table_of(pd.DataFrame(cells).reset_index())}"
 
 
-def draw(found: Sizes, lengths: Sequence[int]) -> Figure:
+def draw(frame: pd.DataFrame) -> Figure:
     """Returns the means by T, and a line of slope -1/2."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
-    axes = figure.subplots(1, len(found))
-    for axis, (regime, sizes) in zip(axes, found.items(), strict=True):
-        for method in regime.methods:
-            mean, std = sizes[method].mean(axis=1), sizes[method].std(axis=1, ddof=1)
-            axis.errorbar(lengths, mean, std, label=method.name, **style_of(method))
-        top = 0.5 * max(sizes[method][0].mean() for method in regime.methods)
-        reference = top * np.sqrt(lengths[0] / np.array(lengths)) / 2
-        axis.plot(lengths, reference, color="0.6", linewidth=4, alpha=0.5, label="slope -1/2", zorder=0)
+    axes = figure.subplots(1, len(REGIMES))
+    for axis, (title, of_regime) in zip(axes, frame.groupby("regime", sort=False), strict=True):
+        for method, same in of_regime.groupby("method", sort=False):
+            axis.errorbar(same.steps, same["mean"], same["std"], label=method, **STYLES[method])
+        top = of_regime.groupby("steps")["mean"].max().iloc[0] / 4
+        reference = top * np.sqrt(same.steps.min() / same.steps)
+        axis.plot(same.steps, reference, color="0.6", linewidth=4, alpha=0.5, label="slope -1/2", zorder=0)
         axis.set(xscale="log", yscale="log", xlabel="steps T")
-        axis.set_title(regime.title.replace(", ", ",\n"), fontsize="small")
+        axis.set_title(title.replace(", ", ",\n"), fontsize="small")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mean squared 2-norm of the gradient")
     axes[-1].set_ylabel("mean of the dual norm to its power")
@@ -191,25 +162,24 @@ def draw(found: Sizes, lengths: Sequence[int]) -> Figure:
     return figure
 
 
-def style_of(method: Method) -> dict[str, Any]:
+def style_of(index: int, method: Method) -> dict[str, Any]:
     """Returns a color and a marker for a method; the line is dashed with momentum, dotted for STACEY."""
-    index = METHODS.index(method)
     line = ":" if method.mirror_p else "--" if method.momentum else "-"
     color = COLORS[index % len(COLORS)]
     return {"color": color, "linestyle": line, "marker": "os^Dv<>XP"[index], "markersize": 4, "linewidth": 1}
 
 
+STYLES = {method.name: style_of(index, method) for index, method in enumerate(METHODS)}
+
+
 def run(quick: bool, folder: Path) -> str:
     """Measures, fits, draws and tabulates."""
-    all_chunks, seeds = ((1, 2, 4), 3) if quick else ((2, 6, 20, 60, 200, 600), 16)
-    lengths = [CHUNK * chunks for chunks in all_chunks]
-    found = {}
-    for regime in REGIMES:
-        sizes = [measure(regime, chunks, seeds) for chunks in all_chunks]
-        found[regime] = {m: np.array([at_length[m] for at_length in sizes]) for m in regime.methods}
-    write_csv(folder / "rates.csv", rows_of(found, lengths))
-    write_figure(folder / "rates.png", draw(found, lengths))
-    tables = [tabulate(regime, sizes, lengths) for regime, sizes in found.items()]
+    chunks, seeds = ((1, 2, 4), 3) if quick else ((2, 6, 20, 60, 200, 600), 16)
+    frame = frame_of([CHUNK * count for count in chunks], seeds)
+    text = {name: frame[name].map(f"{{:{spec}}}".format, na_action="ignore") for name, spec in DIGITS.items()}
+    write_csv(folder / "rates.csv", frame.assign(**text).drop(columns="sizes"))
+    write_figure(folder / "rates.png", draw(frame))
+    tables = [tabulate(title, of_regime) for title, of_regime in frame.groupby("regime", sort=False)]
     explanation = (
         "The mean over the steps of the squared 2-norm of the gradient, or for Stacey's theorem of its dual "
         f"norm to the power of its exponent: mean ± standard deviation over {seeds} seeds, what the theorem "

@@ -57,9 +57,8 @@ class Regime(NamedTuple):
     title: str
     methods: tuple[Method, ...]
     skewed: bool = False
-    stacey: bool = (
-        False  # batches as large as T and the dual norm, not one sample and the square of the 2-norm.
-    )
+    # Batches as large as T and the dual norm, not one sample and the square of the 2-norm.
+    stacey: bool = False
 
     def largest_gradient(self) -> float:
         """Returns what a coordinate of a stochastic gradient cannot exceed."""

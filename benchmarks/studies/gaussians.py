@@ -21,26 +21,28 @@ for p = 4 (7.4e-5) and Lion for p = 8 (0.0016).
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from matplotlib.figure import Figure
 
 import lpoptax
 from benchmarks.reporting.figures import COLORS, band, contours, write_figure
-from benchmarks.reporting.tables import markdown_table, write_csv
+from benchmarks.reporting.tables import table_of, write_csv
 
 DENSITIES = (2.0, 4.0, 8.0)  # the p of the function.
-MODE = (2.0, 0.0)
-LEARNING_RATES = 10.0 ** (np.arange(-24, 7) / 6)  # the paper's is one of them.
-PAPER_RATE = int(np.abs(LEARNING_RATES - 1e-3).argmin())
+MODE = np.array([2.0, 0.0])
+LEARNING_RATES = 10.0 ** (np.arange(-24, 7) / 6)
+PAPER_RATE = 1e-3  # which is one of them.
 NEAR = 0.1  # the distance to count the iterations to.
+COLUMNS = ["rate", "p", "optimizer", "learning_rate", "distance", "std", "iterations", "diverged"]
 
 Build = Callable[[Any, Any, int], optax.GradientTransformation]
 
@@ -55,111 +57,90 @@ OPTIMIZERS: dict[str, Build] = {
 }
 
 
-class Course(NamedTuple):
-    """What is measured after each iteration; the first axes are learning rates, densities and iterations."""
-
-    distances: np.ndarray  # from the mode, of each start.
-    points: np.ndarray  # of the first start.
-
-    def diverged(self, rate: int, density: int) -> np.ndarray:
-        """Returns which starts ended farther than any of them was at first."""
-        return ~(self.distances[rate, density, -1] < self.distances[rate, density, 0].max())
-
-    def mean_and_std(self, rate: int, density: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the mean distance after each iteration, and its spread, of starts that did not diverge."""
-        kept = self.distances[rate, density][:, ~self.diverged(rate, density)].astype(float)
-        return kept.mean(axis=-1), kept.std(axis=-1, ddof=1)
-
-    def best_rate(self, density: int) -> int:
-        """Returns the rate that ends nearest to the mode, of those at which the fewest starts diverge."""
-        lost = [int(self.diverged(rate, density).sum()) for rate in range(len(LEARNING_RATES))]
-        candidates = [rate for rate, count in enumerate(lost) if count == min(lost)]
-        return min(candidates, key=lambda rate: float(self.mean_and_std(rate, density)[0][-1]))
-
-
 def loss(x: jax.Array, p: jax.Array) -> jax.Array:
     """Returns the negative logarithm of the density, up to a constant."""
-    return jnp.sum(jnp.abs(x - jnp.array(MODE)) ** p) / p
+    return jnp.sum(jnp.abs(x - MODE) ** p) / p
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def descend(build: Build, iterations: int, starts: jax.Array, rates: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns the course of every rate, density and start, in one program."""
+def descend(
+    build: Build, iterations: int, starts: jax.Array, rates: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns all distances from the mode: rates x densities x iterations x starts, and the first points."""
 
-    def start(rate: jax.Array, p: jax.Array, x: jax.Array) -> Any:
-        return x, build(rate, p, iterations).init(x)
+    def run(rate: jax.Array, p: jax.Array, start: jax.Array) -> Any:
+        optimizer = build(rate, p, iterations)
 
-    def step(rate: jax.Array, p: jax.Array, carry: Any) -> Any:
-        x, state = carry
-        updates, state = build(rate, p, iterations).update(jax.grad(loss)(x, p), state, x)
-        x = optax.apply_updates(x, updates)
-        return (x, state), jnp.linalg.norm(x - jnp.array(MODE))
+        def step(carry: Any, _: None) -> Any:
+            x, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(x, p), state, x)
+            x = optax.apply_updates(x, updates)
+            return (x, state), (jnp.linalg.norm(x - MODE), x)
 
-    def everywhere(function: Any) -> Any:
-        """Maps over starts, which are the last axis, then densities, then rates."""
-        over_starts = jax.vmap(function, in_axes=(None, None, 0))
-        return jax.vmap(jax.vmap(over_starts, in_axes=(None, 0, 0)), in_axes=(0, None, 0))
+        return jax.lax.scan(step, (start, optimizer.init(start)), None, iterations)[1]
 
-    def record(carry: Any, _: None) -> Any:
-        carry, distances = everywhere(step)(rates, densities, carry)
-        return carry, (distances, carry[0][:, :, 0])
-
-    densities = jnp.array(DENSITIES)
-    shape = (len(rates), len(densities), *starts.shape)
-    carry = everywhere(start)(rates, densities, jnp.broadcast_to(starts, shape))
-    return jax.lax.scan(record, carry, None, iterations)[1]
+    over_starts = jax.vmap(run, in_axes=(None, None, 0), out_axes=1)
+    over_densities = jax.vmap(over_starts, in_axes=(None, 0, None))
+    everywhere = jax.vmap(over_densities, in_axes=(0, None, None))
+    distances, points = everywhere(rates, jnp.array(DENSITIES), starts)
+    return distances, points[..., 0, :]
 
 
-def course(build: Build, iterations: int, starts: np.ndarray) -> Course:
-    """Returns how an optimizer fares at every rate."""
-    found = descend(build, iterations, jnp.asarray(starts), jnp.asarray(LEARNING_RATES))
-    return Course(*(np.moveaxis(np.asarray(values), 0, 2) for values in found))
+def summary(distances: np.ndarray) -> dict[str, Any]:
+    """Returns mean and spread after each iteration, of iterations x starts, less the starts that diverge."""
+    there = pd.DataFrame(distances, dtype=float)
+    # They end farther than any was at first.
+    kept = there.loc[:, there.iloc[-1] < there.iloc[0].max()]
+    mean, lost = kept.mean(axis=1), there.shape[1] - kept.shape[1]
+    return {"mean": mean, "spread": kept.std(axis=1), "end": mean.iloc[-1], "diverged": lost}
 
 
-def iterations_to(target: float, distances: np.ndarray) -> int | None:
+def iterations_to(target: float, distances: pd.Series) -> int | str:
     """Returns the first iteration from which on the distance stays at the target or below."""
     outside = np.flatnonzero(~(distances <= target))
     first = outside[-1] + 2 if len(outside) else 1  # iterations count from 1.
-    return int(first) if first <= len(distances) else None
+    return int(first) if first <= len(distances) else ""
 
 
-def rows_of(name: str, course: Course) -> list[dict[str, Any]]:
-    """Returns what is measured at the paper's rate and at the best one, for each density."""
-    rows = []
-    for tuned, (density, p) in itertools.product((False, True), enumerate(DENSITIES)):
-        rate = course.best_rate(density) if tuned else PAPER_RATE
-        mean, std = course.mean_and_std(rate, density)
-        rows.append(
-            {
-                "rate": "best" if tuned else "paper",
-                "p": p,
-                "optimizer": name,
-                "learning_rate": f"{LEARNING_RATES[rate]:.3g}",
-                "distance": f"{mean[-1]:.2g}",
-                "std": f"{std[-1]:.2g}",
-                "iterations": iterations_to(NEAR, mean) or "",
-                "diverged": int(course.diverged(rate, density).sum()),
-            }
-        )
-    return rows
+def measure(name: str, iterations: int, starts: np.ndarray) -> pd.DataFrame:
+    """Returns how an optimizer fares with each density and rate."""
+    distances, paths = map(np.asarray, descend(OPTIMIZERS[name], iterations, starts, LEARNING_RATES))
+    index = itertools.product(enumerate(LEARNING_RATES), enumerate(DENSITIES))
+    return pd.DataFrame(
+        {"p": p, "optimizer": name, "learning_rate": rate, "path": paths[i, j], **summary(distances[i, j])}
+        for (i, rate), (j, p) in index
+    )
 
 
-def draw(courses: Mapping[str, Course]) -> Figure:
+def chosen(courses: pd.DataFrame) -> pd.DataFrame:
+    """Returns the courses at the paper's rate, and at that which ends nearest if the fewest diverge."""
+    paper = courses[courses.learning_rate == PAPER_RATE]
+    best = courses.sort_values(["diverged", "end"]).drop_duplicates("p").sort_values("p")
+    rows = pd.concat([paper.assign(rate="paper"), best.assign(rate="best")])
+    return rows.assign(
+        learning_rate=rows.learning_rate.map("{:.3g}".format),
+        distance=rows.end.map("{:.2g}".format),
+        std=rows.spread.map(lambda spread: f"{spread.iloc[-1]:.2g}"),
+        iterations=rows["mean"].map(partial(iterations_to, NEAR)),
+    )
+
+
+def draw(rows: pd.DataFrame) -> Figure:
     """Returns trajectories at the paper's rate, and the distance from the mode at both rates."""
     figure = Figure(figsize=(8, 9), layout="constrained")
     axes = figure.subplots(3, len(DENSITIES), sharex="row", sharey="row")
-    for density, (top, *below) in enumerate(axes.T):
-        p = DENSITIES[density]
+    colors = dict(zip(OPTIMIZERS, COLORS, strict=False))
+    for (p, of_p), (top, *below) in zip(rows.groupby("p"), axes.T, strict=True):
         contours(top, partial(norm, p=p), (-1.6, 4), (-1, 3), np.arange(0.4, 4, 0.4))
         top.plot(*MODE, "k*", markersize=9)
         top.set(title=f"p = {p:g}")
-        for color, (name, course) in zip(COLORS, courses.items(), strict=False):
-            style = {"color": color, "linewidth": 1}
-            top.plot(*course.points[PAPER_RATE, density].T, **style, label=name)
-            for axis, rate in zip(below, (PAPER_RATE, course.best_rate(density)), strict=True):
-                mean, std = course.mean_and_std(rate, density)
-                band(axis, np.arange(1, len(mean) + 1), mean, std, **style)
-                axis.set(xscale="log", yscale="log", ylim=(1e-5, 10), xlabel="iteration")
+        for row in of_p.to_dict("records"):
+            style = {"color": colors[row["optimizer"]], "linewidth": 1, "label": row["optimizer"]}
+            axis = below[row["rate"] == "best"]
+            band(axis, row["mean"].index + 1, row["mean"], row["spread"], **style)
+            axis.set(xscale="log", yscale="log", ylim=(1e-5, 10), xlabel="iteration")
+            if row["rate"] == "paper":
+                top.plot(*row["path"].T, **style)
     for axis, title in zip(axes[:, 0], ("y", "distance, rate 0.001", "distance, best rate"), strict=True):
         axis.set_ylabel(title)
     handles = axes[0, 0].get_legend_handles_labels()
@@ -169,25 +150,23 @@ def draw(courses: Mapping[str, Course]) -> Figure:
 
 def norm(points: np.ndarray, p: float) -> np.ndarray:
     """Returns the distances of points [..., 2] from the mode in the lp norm."""
-    return np.linalg.norm(points - np.array(MODE), p, axis=-1)
+    return np.linalg.norm(points - MODE, p, axis=-1)
 
 
-def tabulate(rows: Sequence[Mapping[str, Any]]) -> str:
+def tabulate(rows: pd.DataFrame) -> str:
     """Returns a Markdown table with a line for each function and optimizer."""
-    lines: dict[tuple[float, str], list[str]] = {}
-    for row in rows:
-        cells = [
-            *([row["learning_rate"]] if row["rate"] == "best" else []),
-            f"{row['distance']} ± {row['std']}"
-            + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
-            str(row["iterations"] or "not reached"),
-        ]
-        lines.setdefault((row["p"], row["optimizer"]), []).extend(cells)
-    measured = ("distance at the end", f"iterations to {NEAR}")
-    columns = ["p", "optimizer", *(f"{text}, rate 0.001" for text in measured), "best rate", *measured]
-    return markdown_table(
-        columns, [[f"{p:g}", name, *lines[p, name]] for p, name in sorted(lines, key=lambda k: k[0])]
-    )
+    rows = rows.sort_values("p", kind="stable")
+    lost = rows.diverged.map(lambda count: f" ({count} diverged)" if count else "")
+    cells = {
+        "p": rows.p.map("{:g}".format),
+        "optimizer": rows.optimizer,
+        "best rate": rows.learning_rate,
+        "distance at the end": rows.distance + " ± " + rows["std"] + lost,
+        f"iterations to {NEAR}": rows.iterations.replace("", "not reached"),
+    }
+    frame = pd.DataFrame(cells)
+    paper, best = frame[rows.rate == "paper"].drop(columns="best rate"), frame[rows.rate == "best"]
+    return table_of(paper.merge(best, on=["p", "optimizer"], suffixes=(", rate 0.001", "")))
 
 
 def run(quick: bool, folder: Path) -> str:
@@ -195,10 +174,10 @@ def run(quick: bool, folder: Path) -> str:
     count, iterations = (10, 50) if quick else (100, 5000)
     starts = np.random.default_rng(0).standard_normal((count, 2)).astype(np.float32)
     starts = starts[np.argsort(-starts[:, 1])]  # the first is drawn: that which has the longest way down.
-    courses = {name: course(build, iterations, starts) for name, build in OPTIMIZERS.items()}
-    rows = [row for name, found in courses.items() for row in rows_of(name, found)]
-    write_csv(folder / "distances.csv", rows)
-    write_figure(folder / "descent.png", draw(courses))
+    found = [chosen(measure(name, iterations, starts)) for name in OPTIMIZERS]
+    rows = pd.concat(found, ignore_index=True)
+    write_csv(folder / "distances.csv", rows[COLUMNS])
+    write_figure(folder / "descent.png", draw(rows))
     rates = f"{len(LEARNING_RATES)} from {LEARNING_RATES[0]:g} to {LEARNING_RATES[-1]:g}"
     return (
         f"{tabulate(rows)}\n\nDistance from the mode after {iterations} iterations, mean ± standard "

@@ -19,27 +19,28 @@ those of a branch that is hardly ever taken. With state in bfloat16 the CPU take
 for STACEY, as a step has 71, 82 and 243 operations for each parameter, AdamW's 15.
 """
 
-import functools
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from flax import nnx
+from matplotlib.figure import Figure
 
 import lpoptax
 from benchmarks.models.registry import build_model
-from benchmarks.reporting.figures import write_figure
-from benchmarks.reporting.tables import write_csv
+from benchmarks.reporting.figures import COLORS, write_figure
+from benchmarks.reporting.tables import table_of, write_csv
 from benchmarks.reporting.timing import interleaved
-from benchmarks.studies.step_time_report import EXPLANATION, REFERENCES, draw, table
 
 ROUNDS, WARM_UP, COMPILATIONS = 40, 5, 3
 Tree = Any  # of arrays, or of their shapes.
@@ -47,66 +48,63 @@ Tree = Any  # of arrays, or of their shapes.
 P = lpoptax.cosine_p_schedule(p_max=6.0, total_steps=100_000)
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 1e-4}
 HALF: dict[str, Any] = {"mu_dtype": jnp.bfloat16}
-OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
-    "SGD with momentum": lambda: optax.sgd(1e-3, momentum=0.9),
-    "AdamW": lambda: optax.adamw(**SETTINGS),
-    "Lion": lambda: optax.lion(**SETTINGS),
-    "Muon": lambda: optax.contrib.muon(**SETTINGS),
-    "LPSGDM, p = 3": lambda: lpoptax.lpsgdm(p=3.0, **SETTINGS),
-    "LPSGDM, p 6 → 2": lambda: lpoptax.lpsgdm(p=P, **SETTINGS),
-    "LPSGDM, p 6 → 2, unit RMS": lambda: lpoptax.lpsgdm(p=P, normalization="rms", **SETTINGS),
-    "STACEY(3,2)": lambda: lpoptax.stacey(p=3.0, **SETTINGS),
-    "STACEY(3,3)": lambda: lpoptax.stacey(p=3.0, mirror_p=3.0, **SETTINGS),
-    "AdamW, bfloat16": lambda: optax.adamw(**SETTINGS, **HALF),
-    "Lion, bfloat16": lambda: optax.lion(**SETTINGS, **HALF),
-    "LPSGDM, p 6 → 2, bfloat16": lambda: lpoptax.lpsgdm(p=P, accumulator_dtype=jnp.bfloat16, **SETTINGS),
-    "STACEY(3,2), bfloat16": lambda: lpoptax.stacey(p=3.0, **SETTINGS, **HALF),
-}
+REFERENCES = ("AdamW", "SGD with momentum")
 AXPY = "a x + y"
 TORCH = "AdamW of PyTorch, fused"
+OPTIMIZERS: dict[str, optax.GradientTransformation] = {
+    "SGD with momentum": optax.sgd(1e-3, momentum=0.9),
+    "AdamW": optax.adamw(**SETTINGS),
+    "Lion": optax.lion(**SETTINGS),
+    "Muon": optax.contrib.muon(**SETTINGS),
+    "LPSGDM, p = 3": lpoptax.lpsgdm(p=3.0, **SETTINGS),
+    "LPSGDM, p 6 → 2": lpoptax.lpsgdm(p=P, **SETTINGS),
+    "LPSGDM, p 6 → 2, unit RMS": lpoptax.lpsgdm(p=P, normalization="rms", **SETTINGS),
+    "STACEY(3,2)": lpoptax.stacey(p=3.0, **SETTINGS),
+    "STACEY(3,3)": lpoptax.stacey(p=3.0, mirror_p=3.0, **SETTINGS),
+    "AdamW, bfloat16": optax.adamw(**SETTINGS, **HALF),
+    "Lion, bfloat16": optax.lion(**SETTINGS, **HALF),
+    "LPSGDM, p 6 → 2, bfloat16": lpoptax.lpsgdm(p=P, accumulator_dtype=jnp.bfloat16, **SETTINGS),
+    "STACEY(3,2), bfloat16": lpoptax.stacey(p=3.0, **SETTINGS, **HALF),
+    AXPY: optax.sgd(-1e-3),  # reads two arrays and writes one: what the memory allows.
+}
+# Model, shape of an example, and number of classes.
+TREES = {"ResNet-50": ("resnet50", (224, 224, 3), 1000), "Llama, 100 M": ("llama100m", (256,), 32_000)}
+MS, LOWER, UPPER = "ms", "lower quartile, ms", "upper quartile, ms"
+DIGITS = {
+    0: ["n", "flops"],
+    1: ["bytes moved", "least bytes", "state, bytes", "compilation, s"],
+    2: ["/ AdamW", "/ SGD with momentum", "/ memory", "compilation / AdamW"],
+}
+EXPLANATION = (
+    "Median ± half of the interquartile range of n rounds in which all steps take turns; those of more than "
+    "a second take part in every tenth. `/ memory` is the time over that of a x + y for as many bytes as a "
+    "step has to move: to read parameters, state and gradients, and to write parameters and state. It is no "
+    "strict bound, as XLA runs a x + y array by array. Bytes and flops are for each parameter; what is moved "
+    "and computed is what the compiler tells."
+)
 
 
-class Step(NamedTuple):
-    """A step to be timed: a function that does it once, and what is known of it."""
-
-    run: Callable[[], None]
-    least: float  # bytes for each parameter that it has to move: what it reads and writes.
-    state: float  # bytes for each parameter.
-    moved: float | None = None  # bytes for each parameter that the compiler has it move, if it tells.
-    flops: float | None = None  # for each parameter.
-    compilation: float | None = None  # seconds.
+Step = Callable[[], None]  # does it once.
+Known = dict[str, float]  # what is known of it, bytes and flops for each parameter.
 
 
-def resnet50() -> Tree:
-    """Returns the shapes of the parameters of a ResNet-50 for ImageNet."""
-    return _shapes("resnet50", (224, 224, 3), 1000)
-
-
-def llama() -> Tree:
-    """Returns the shapes of the parameters of a Llama of a hundred million parameters."""
-    return _shapes("llama100m", (256,), 32_000)
-
-
-TREES = {"ResNet-50": resnet50, "Llama, 100 M": llama}
-
-
-def _shapes(model: str, shape: tuple[int, ...], classes: int) -> Tree:
+def shapes_of(model: str, shape: tuple[int, ...], classes: int) -> Tree:
+    """Returns the shapes of a network's parameters."""
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: build_model(model, shape, classes)), nnx.Param))
 
 
-def measure(shapes: Tree, quick: bool) -> dict[str, tuple[Step, list[float]]]:
-    """Returns each step with its times, taken in rounds in which all take turns in a new order."""
+def measure(shapes: Tree, quick: bool) -> pd.DataFrame:
+    """Times each step, in rounds in which all take turns in a new order."""
     grads = random_tree(shapes, 0)  # which all share: they are read only.
-    steps = {name: compiled(build(), grads) for name, build in OPTIMIZERS.items()}
-    steps[AXPY] = axpy(grads)
+    steps = {name: compiled(optimizer, grads) for name, optimizer in OPTIMIZERS.items()}
     if (torch := torch_adamw(shapes)) is not None:
         steps[TORCH] = torch
     rounds, warm_up = (2, 1) if quick else (ROUNDS, WARM_UP)
-    times = interleaved({name: step.run for name, step in steps.items()}, rounds, warm_up)
-    return {name: (step, times[name]) for name, step in steps.items()}
+    times = interleaved({name: step for name, (step, _) in steps.items()}, rounds, warm_up)
+    return frame_of({name: known for name, (_, known) in steps.items()}, times)
 
 
-def compiled(optimizer: optax.GradientTransformation, grads: Tree) -> Step:
+def compiled(optimizer: optax.GradientTransformation, grads: Tree) -> tuple[Step, Known]:
     """Returns an optimizer's step, which its buffers are donated to."""
 
     def step(params: Tree, state: Tree, grads: Tree) -> tuple[Tree, Tree]:
@@ -114,120 +112,123 @@ def compiled(optimizer: optax.GradientTransformation, grads: Tree) -> Step:
         return optax.apply_updates(params, updates), state
 
     params = random_tree(grads, 1)
-    return _step(step, (params, jax.jit(optimizer.init)(params)), grads)
-
-
-def axpy(grads: Tree) -> Step:
-    """Returns a step that reads two arrays and writes one: what the memory allows."""
-
-    def step(y: Tree, x: Tree) -> tuple[Tree]:
-        return (jax.tree.map(lambda a, b: a + 1e-3 * b, y, x),)
-
-    return _step(step, (random_tree(grads, 1),), grads)
-
-
-def _step(function: Callable[..., Any], donated: tuple[Tree, ...], grads: Tree) -> Step:
-    program, seconds = _compile(function, (*donated, grads), len(donated))
-    size, costs = _size(grads), program.cost_analysis() or {}
-    kept = [donated]
-
-    def run() -> None:
-        kept[0] = jax.block_until_ready(program(*kept[0], grads))  # type: ignore[no-untyped-call]
-
-    return Step(
-        run,
-        least=(2 * _bytes(donated) + _bytes(grads)) / size,
-        state=_bytes(donated[1:]) / size,
-        moved=costs["bytes accessed"] / size if "bytes accessed" in costs else None,
-        flops=costs["flops"] / size if "flops" in costs else None,
-        compilation=seconds,
-    )
-
-
-def _compile(function: Callable[..., Any], arguments: tuple[Tree, ...], donated: int) -> tuple[Any, float]:
-    """Returns the compiled function and the median of the times that this takes."""
+    kept = [(params, jax.jit(optimizer.init)(params))]
     times = []
     for index in range(COMPILATIONS):
         if index:  # from the second on nothing is known of the functions that are called.
             jax.clear_caches()  # type: ignore[no-untyped-call]
         begin = time.perf_counter()
-        program = jax.jit(function, donate_argnums=range(donated)).lower(*arguments).compile()
+        program = jax.jit(step, donate_argnums=(0, 1)).lower(*kept[0], grads).compile()
         times.append(time.perf_counter() - begin)
-    return program, statistics.median(times)
+
+    def run() -> None:
+        kept[0] = jax.block_until_ready(program(*kept[0], grads))  # type: ignore[no-untyped-call]
+
+    size = optax.tree.size(grads)
+    costs = {name: cost / size for name, cost in (program.cost_analysis() or {}).items()}
+    return run, {
+        "bytes moved": costs.get("bytes accessed", np.nan),  # as the compiler says, if it does.
+        "least bytes": (2 * _bytes(kept) + _bytes(grads)) / size,  # to be read and written.
+        "flops": costs.get("flops", np.nan),
+        "state, bytes": _bytes(kept[0][1]) / size,
+        "compilation, s": statistics.median(times),
+    }
 
 
-def torch_adamw(shapes: Tree) -> Step | None:
+def torch_adamw(shapes: Tree) -> tuple[Step, Known] | None:
     """Returns the step of PyTorch's AdamW, on the CPU and if PyTorch is installed."""
-    try:
-        import torch
-    except ImportError:
+    if find_spec("torch") is None or jax.default_backend() != "cpu":
         return None
-    if jax.devices()[0].platform != "cpu":
-        return None
+    import torch
+
     params = [torch.nn.Parameter(1e-2 * torch.randn(leaf.shape)) for leaf in jax.tree.leaves(shapes)]
     for param in params:
         param.grad = 1e-2 * torch.randn(param.shape)
     optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=1e-4, fused=True)
-    return Step(lambda: (optimizer.step(), None)[1], least=28.0, state=8.0)
+    return (lambda: (optimizer.step(), None)[1]), {"least bytes": 28.0, "state, bytes": 8.0}
 
 
 def random_tree(shapes: Tree, seed: int) -> Tree:
     """Returns normal numbers, as small as gradients and parameters are."""
     generator = np.random.default_rng(seed)
-    draw = functools.partial(generator.standard_normal, dtype=np.float32)
-    return jax.tree.map(lambda leaf: jnp.asarray(1e-2 * draw(leaf.shape)), shapes)
 
+    def array(leaf: Any) -> jax.Array:
+        return jnp.asarray(1e-2 * generator.standard_normal(leaf.shape, np.float32))
 
-def _size(tree: Tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return jax.tree.map(array, shapes)
 
 
 def _bytes(tree: Tree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def rows_of(tree: str, measured: Mapping[str, tuple[Step, list[float]]]) -> list[dict[str, Any]]:
-    """Returns a row for each step: its time, the ratios, and what the compiler tells."""
-    median = {name: statistics.median(times) for name, (_, times) in measured.items()}
-    stream = median[AXPY] / measured[AXPY][0].least  # seconds for a byte of each parameter.
-    reference = measured[REFERENCES[0]][0].compilation
-    assert reference is not None
-    rows = []
-    for name, (step, times) in measured.items():
-        low, _, high = statistics.quantiles(times, n=4)
-        rows.append(
-            {
-                "parameters": tree,
-                "step": name,
-                "n": len(times),
-                "ms": 1000 * median[name],
-                "lower quartile, ms": 1000 * low,
-                "upper quartile, ms": 1000 * high,
-                **{f"/ {other}": median[name] / median[other] for other in REFERENCES},
-                "/ memory": median[name] / (stream * step.least),
-                "bytes moved": step.moved,
-                "least bytes": step.least,
-                "flops": step.flops,
-                "state, bytes": step.state,
-                "compilation, s": step.compilation,
-                "compilation / AdamW": step.compilation and step.compilation / reference,
-            }
-        )
-    return rows
+def frame_of(steps: Mapping[str, Known], times: Mapping[str, list[float]]) -> pd.DataFrame:
+    """Returns a row for each step: its time, the ratios, and what is known of it."""
+    known = pd.DataFrame(steps.values(), steps)
+    quartiles = [statistics.quantiles(taken, n=4) for taken in times.values()]
+    frame = pd.DataFrame(quartiles, times, columns=[LOWER, MS, UPPER])
+    median = frame[MS]
+    stream = median[AXPY] / known["least bytes"][AXPY]  # seconds for a byte of each parameter.
+    return pd.DataFrame(
+        {
+            "n": [len(taken) for taken in times.values()],
+            **1000 * frame[[MS, LOWER, UPPER]],
+            **{f"/ {other}": median / median[other] for other in REFERENCES},
+            "/ memory": median / (stream * known["least bytes"]),
+            **known,
+            "compilation / AdamW": known["compilation, s"] / known["compilation, s"]["AdamW"],
+        }
+    )
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Returns the rows as a Markdown table."""
+    half = (frame[UPPER] - frame[LOWER]) / 2
+    cells = frame.drop(columns=["parameters", MS, LOWER, UPPER])
+    cells.insert(1, MS, frame[MS].map("{:.1f} ± ".format) + half.map("{:.1f}".format))
+    for digits, names in DIGITS.items():
+        cells[names] = frame[names].map(f"{{:.{digits}f}}".format).replace("nan", "")
+    cells.columns = cells.columns.str.replace(" with momentum", "").str.replace("compilation", "compile")
+    return table_of(cells)
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """Returns the times relative to AdamW as bars, each with a mark for a x + y of as many bytes."""
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    panels = figure.subplots(1, len(TREES), sharey=True)
+    for axes, (tree, there) in zip(panels, frame.groupby("parameters", sort=False), strict=True):
+        there = there[::-1]
+        ratios = there["/ AdamW"]
+        limit = 1.15 * ratios[there.step != "Muon"].max()
+        colors = np.where(there.step.str.match("LPSGDM|STACEY"), COLORS[0], "silver")
+        spread = [abs(there[quartile] - there[MS]) * ratios / there[MS] for quartile in (LOWER, UPPER)]
+        axes.barh(there.step, ratios, xerr=spread, color=colors, error_kw={"linewidth": 1})
+        floors = {"color": "black", "markersize": 12, "label": "a x + y, for as many bytes"}
+        axes.plot(ratios / there["/ memory"], there.step, "|", **floors)
+        axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
+        for name, ratio in zip(there.step, ratios, strict=True):
+            if ratio > limit:
+                axes.text(limit, name, f"{ratio:.0f} ", ha="right", va="center")
+        axes.set(title=tree, xlabel="time of a step / that of AdamW", xlim=(0, limit))
+    axes.legend(loc="lower right", fontsize="small")
+    return figure
 
 
 def run(quick: bool, folder: Path) -> str:
     """Times all steps on all trees, and writes a table and a picture."""
-    rows = []
-    for name, shapes_of in TREES.items():
+    frames = {}
+    for name, network in TREES.items():
         print(f"{name}: compiling {len(OPTIMIZERS)} steps, then timing them", file=sys.stderr)
-        shapes = {"w": jnp.zeros((64, 64))} if quick else shapes_of()
-        rows += rows_of(name, measure(shapes, quick))
-    write_csv(folder / "step_time.csv", rows)
-    write_figure(folder / "step_time.png", draw(rows))
-    cut = ", cut small" if quick else ""
-    tables = "\n\n".join(
-        f"## {name}{cut}\n\n{table([row for row in rows if row['parameters'] == name])}" for name in TREES
-    )
-    pytorch = f" PyTorch is {version('torch')}." if any(row["step"] == TORCH for row in rows) else ""
-    return f"{tables}\n\n{EXPLANATION}{pytorch}"
+        shapes = {"w": jnp.zeros((64, 64))} if quick else shapes_of(*network)
+        frames[name] = measure(shapes, quick)
+    frame = pd.concat(frames, names=["parameters", "step"]).reset_index()
+    write_csv(folder / "step_time.csv", frame)
+    write_figure(folder / "step_time.png", draw(frame))
+    return page(frame, ", cut small" if quick else "")
+
+
+def page(frame: pd.DataFrame, cut: str) -> str:
+    """Returns a table for each tree, and how to read it."""
+    tables = [f"## {name}{cut}\n\n{table(there)}" for name, there in frame.groupby("parameters", sort=False)]
+    pytorch = f" PyTorch is {version('torch')}." if (frame.step == TORCH).any() else ""
+    return "\n\n".join([*tables, EXPLANATION + pytorch])

@@ -16,22 +16,27 @@ recipe to 98.6 ± 0.2 % at 0.001, batches of 128 to 97.7 ± 0.6 %.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from sklearn.datasets import load_digits
 
 import lpoptax
-from benchmarks.reporting.tables import markdown_table, write_csv
+from benchmarks.reporting.statistics import mean_std
+from benchmarks.reporting.tables import table_of, write_csv
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 WARMUP = 20  # the share of the steps is one of so many.
-Params = dict[str, jax.Array]
+TRAINED = 1350  # of the images.
+SHAPES = ((64, 128), (128, 10))  # of the layers.
+Params = tuple[list[jax.Array], list[jax.Array]]
 Build = Callable[[optax.Schedule, int], optax.GradientTransformation]
 
 OPTIMIZERS: dict[str, Build] = {
@@ -41,55 +46,36 @@ OPTIMIZERS: dict[str, Build] = {
     "NAdamW": lambda rate, steps: optax.nadamw(rate, weight_decay=0.0),
     "AdamW": lambda rate, steps: optax.adamw(rate, weight_decay=0.0),
 }
+# Whether inputs are standardized, and how many are in a batch.
+TASKS = {
+    "unscaled, batches of 16": (False, 16),
+    "unscaled, batches of 128": (False, 128),
+    "standardized, batches of 16": (True, 16),
+}
 
 
-class Task(NamedTuple):
-    """How inputs are scaled, and how many are in a batch."""
-
-    name: str
-    standardized: bool
-    batch_size: int
-
-
-TASKS = (
-    Task("unscaled, batches of 16", False, 16),
-    Task("unscaled, batches of 128", False, 128),
-    Task("standardized, batches of 16", True, 16),
-)
-
-
-class Data(NamedTuple):
-    """Images as rows, and their classes."""
-
-    train: tuple[jax.Array, jax.Array]
-    test: tuple[jax.Array, jax.Array]
-
-
-def digits(standardized: bool) -> Data:
-    """Returns the digits in a fixed random order."""
+@functools.cache
+def digits(standardized: bool) -> tuple[jax.Array, jax.Array]:
+    """Returns images as rows, in a fixed random order, and their classes."""
     pixels, classes = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(pixels))
-    inputs, labels = pixels[order].astype(np.float32), classes[order]
-    train = inputs[:1350]
+    inputs = pixels[order].astype(np.float32)
+    train = inputs[:TRAINED]
     inputs = (inputs - train.mean()) / train.std() if standardized else 50 * inputs
-    x, y = jnp.asarray(inputs), jnp.asarray(labels)
-    return Data((x[:1350], y[:1350]), (x[1350:], y[1350:]))
+    return jnp.asarray(inputs), jnp.asarray(classes[order])
 
 
 def initial(key: jax.Array) -> Params:
-    """Returns normal weights, of variance 1 over the number of inputs, and biases of zero."""
-    first, second = jax.random.split(key)
-    return {
-        "w1": jax.random.normal(first, (64, 128)) / 64**0.5,
-        "b1": jnp.zeros((1, 128)),
-        "w2": jax.random.normal(second, (128, 10)) / 128**0.5,
-        "b2": jnp.zeros((1, 10)),
-    }
+    """Returns biases of zero, and normal weights, of variance 1 over the number of inputs."""
+    biases = [jnp.zeros((1, size)) for _, size in SHAPES]
+    keys = zip(jax.random.split(key), SHAPES, strict=True)
+    return biases, [jax.random.normal(one, shape) / shape[0] ** 0.5 for one, shape in keys]
 
 
 def logits(params: Params, x: jax.Array) -> jax.Array:
     """Returns what the network makes of a batch."""
-    return jax.nn.sigmoid(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"]
+    (b1, b2), (w1, w2) = params
+    return jax.nn.sigmoid(x @ w1 + b1) @ w2 + b2
 
 
 def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -98,15 +84,12 @@ def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("build", "batch_size", "steps"))
-def top1(
-    data: Data, seed: jax.Array, learning_rate: jax.Array, build: Build, batch_size: int, steps: int
-) -> jax.Array:
+def top1(x: Any, y: Any, seed: Any, rate: Any, build: Build, batch_size: int, steps: int) -> jax.Array:
     """Returns the share of test images, in per cent, that a new network gets right after training."""
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // WARMUP, steps)
-    optimizer = build(lambda count: learning_rate * shape(count), steps)
+    optimizer = build(lambda count: rate * shape(count), steps)
     order, start = jax.random.split(jax.random.key(seed))
-    x, y = data.train
-    batches = jax.random.randint(order, (steps, batch_size), 0, len(x))
+    batches = jax.random.randint(order, (steps, batch_size), 0, TRAINED)
 
     def step(carry: Any, batch: jax.Array) -> tuple[Any, None]:
         params, state = carry
@@ -115,31 +98,28 @@ def top1(
 
     params = initial(start)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), batches)
-    images, classes = data.test
-    return 100 * jnp.mean(logits(params, images).argmax(axis=-1) == classes)
+    return 100 * jnp.mean(logits(params, x[TRAINED:]).argmax(axis=-1) == y[TRAINED:])
 
 
 def run(quick: bool, folder: Path) -> str:
     """Trains all networks, and writes a table."""
     steps, seeds = (20, 2) if quick else (1500, 5)
-    rows, lines = [], []
-    for task in TASKS:
-        data = digits(task.standardized)
-        for name, build in OPTIMIZERS.items():
-            cells = []
-            for rate in RATES:
-                reached = [
-                    float(top1(data, seed, rate, build, task.batch_size, steps)) for seed in range(seeds)
-                ]
-                mean, std = np.mean(reached), np.std(reached, ddof=1)
-                cells.append(f"{mean:.1f} ± {std:.1f}")
-                rows += [
-                    {"task": task.name, "optimizer": name, "learning_rate": rate, "seed": seed, "top1": value}
-                    for seed, value in enumerate(reached)
-                ]
-            lines.append([task.name, name, *cells])
-    write_csv(folder / "top1.csv", rows)
-    table = markdown_table(["inputs", "optimizer", *(f"at {rate:g}" for rate in RATES)], lines)
+    rows = []
+    for task, optimizer, rate, seed in itertools.product(TASKS, OPTIMIZERS, RATES, range(seeds)):
+        standardized, batch_size = TASKS[task]
+        reached = top1(*digits(standardized), seed, rate, OPTIMIZERS[optimizer], batch_size, steps)
+        rows.append((task, optimizer, rate, seed, float(reached)))
+    frame = pd.DataFrame(rows, columns=["task", "optimizer", "learning_rate", "seed", "top1"])
+    write_csv(folder / "top1.csv", frame)
     return (
-        f"{table}\n\nTest top-1, %, mean ± standard deviation over {seeds} seeds, by the peak learning rate."
+        f"{tabulate(frame)}\n\nTest top-1, %, mean ± standard deviation over {seeds} seeds, "
+        "by the peak learning rate."
     )
+
+
+def tabulate(frame: pd.DataFrame) -> str:
+    """Returns a Markdown table with a column for each learning rate."""
+    frame = frame.rename(columns={"task": "inputs"})
+    rates = frame.learning_rate.map("at {:g}".format)
+    cells = frame.groupby(["inputs", "optimizer", rates], sort=False).top1.agg(mean_std, spec=".1f")
+    return table_of(cells.unstack(sort=False).reset_index())
