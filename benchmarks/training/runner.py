@@ -53,14 +53,15 @@ def open_datasets(
 def complete(runs: Sequence[Settings], folder: ResultsFolder, measure: Measure | None = None) -> list[Run]:
     """Trains the runs that the folder lacks, on one device as they are small, and returns all of them."""
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    while missing := [run for run in runs if run not in _finished(folder)]:
+    found = _finished(folder)
+    while missing := [run for run in runs if run not in found]:
         with_data = open_datasets(missing, mesh=first_device())
         with interruption(console) as interrupted:
             sweep(with_data, folder, console, interrupted, mesh=first_device(), measure=measure)
         for run in missing:
             with folder.lock(name(run), wait=True):
                 pass  # another job is done with it.
-    found = _finished(folder)
+        found = _finished(folder)
     return [found[run] for run in runs]
 
 
