@@ -1,7 +1,5 @@
 """Tables, as Markdown and as CSV."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,14 +19,12 @@ def table_of(frame: pd.DataFrame) -> str:
     return markdown_table(list(frame.columns), frame.astype(str).to_numpy().tolist())
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns a table as comma-separated values."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return text.getvalue()
+def csv_text(frame: pd.DataFrame) -> str:
+    """Returns a data frame without its index as comma-separated values."""
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes rows of the same columns."""
-    text = csv_text(list(rows[0]), [list(row.values()) for row in rows])
-    ResultsFolder(file.parent).write_text(file.name, text)
+    # As objects: a column of whole numbers stays one where a cell is empty.
+    ResultsFolder(file.parent).write_text(file.name, csv_text(pd.DataFrame(rows, dtype=object)))
