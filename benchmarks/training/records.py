@@ -109,7 +109,7 @@ class ResultsFolder:
     def lock(self, name: str, *, wait: bool = False) -> Iterator[bool]:
         """Gives whether this job has what goes by a name for its own; it may wait for another to end."""
         lock = FileLock(self.path / f"{name}.lock", blocking=wait)
-        with contextlib.suppress(Timeout), _writing_to(self.path):
+        with _writing_to(self.path), contextlib.suppress(Timeout):
             lock.acquire()
         try:
             yield lock.is_locked
