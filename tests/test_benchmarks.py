@@ -321,6 +321,14 @@ def test_a_report_is_of_the_optimizers_and_epochs_asked_for(tmp_path, capsys):
     assert "does not exist" in error_of(capsys, ["report", tmp_path / "none"])
 
 
+@pytest.mark.parametrize("study", ["hessian", "learning_rates"])
+def test_a_report_of_a_study_that_keeps_little_is_one_clear_line(study, tmp_path, capsys):
+    records = sorted((RESULTS / study / "runs").glob("digits*.jsonl"))[0]
+    line = error_of(capsys, ["report", records, "--output", tmp_path])
+    assert line.endswith("error: there is nothing to report: all records lack epochs or losses")
+    assert not list(tmp_path.iterdir())
+
+
 TUNED = [("tune", "digits"), ("fashion_mnist_tune", "fashion_mnist"), ("language_model_tune", "stdlib")]
 IN_DOCS = {"compare": "README.md", "fashion_mnist": "README.md", "language_model": "docs/experiments.md"}
 

@@ -17,7 +17,8 @@ from benchmarks.reporting import report
 from benchmarks.reporting import tuning as tune
 from benchmarks.reporting.comparison import workloads
 from benchmarks.reporting.curves import curves
-from benchmarks.training.records import ResultsFolder, Run
+from benchmarks.reporting.statistics import frame_of
+from benchmarks.training.records import FolderError, ResultsFolder, Run
 
 ENVIRONMENT = {
     "python": "3.11.1",
@@ -77,9 +78,9 @@ def tables(runs, at=None):
     """Returns the rows of each table, as dictionaries."""
     found = []
     for workload in workloads(runs):
-        columns, rows = report.tabulate(workload, at)
-        assert len(set(columns)) == len(columns) or "published" in columns
-        found.append([dict(zip(columns, row, strict=True)) for row in rows])
+        table = report.tabulate(workload, at)
+        assert table.columns.is_unique or "published" in table
+        found.append([dict(zip(table, row, strict=True)) for row in table.to_numpy()])
     return found
 
 
@@ -123,9 +124,12 @@ def cifar10(optimizer, paper=None):
 
 def test_what_the_papers_publish_stands_beside():
     workload, *_ = workloads(seeds(cifar10("lpsgdm"), [90.0]))
-    columns, [row] = report.tabulate(workload, [50, 100, 200])
+    table = report.tabulate(workload, [50, 100, 200])
+    ((*row,),) = table.to_numpy()
     beside = {
-        columns[index - 1]: row[index] for index, name in enumerate(columns) if name.startswith("published")
+        name: published
+        for name, beside, published in zip(table, table.columns[1:], row[1:], strict=False)
+        if beside.startswith("published")
     }
     assert beside == {
         "train NLL, epoch 50": "0.0498 ± 0.0027 (lpsgdm)",
@@ -140,8 +144,8 @@ def test_what_the_papers_publish_stands_beside():
 def test_a_paper_stands_beside_its_own_settings():
     for paper, published in (("lpsgdm", "94.09 ± 0.17 (lpsgdm)"), ("stacey", "91.89 (stacey)")):
         workload, *_ = workloads(seeds(cifar10("adamw", paper), [90.0]))
-        columns, [row] = report.tabulate(workload)
-        assert row[columns.index("test top-1, %") + 1] == published
+        table = report.tabulate(workload)
+        assert table.iloc[0, table.columns.get_loc("test top-1, %") + 1] == published
 
 
 @pytest.mark.parametrize(
@@ -260,6 +264,28 @@ def test_without_a_finished_run_there_is_text_but_no_table(tmp_path):
     assert "|" not in text
 
 
+def measured(run, numbers):
+    """Returns a run of which only these epochs are on record."""
+    lines = {epoch["epoch"]: epoch for epoch in run.epochs}
+    return dataclasses.replace(run, epochs=[{**lines.get(number, {}), "epoch": number} for number in numbers])
+
+
+def test_runs_that_lack_epochs_or_losses_are_left_out():
+    whole, *_, lacking = seeds(SGDM, [90.0, 80.0]) + seeds(ADAMW, [70.0])
+    without_loss = [{key: x for key, x in epoch.items() if key != "train_nll"} for epoch in lacking.epochs]
+    for left_out in (measured(lacking, [3]), dataclasses.replace(lacking, epochs=without_loss)):
+        assert tables([whole, left_out]) == tables([whole])
+        with pytest.raises(FolderError, match="there is nothing to report"):
+            report.markdown([left_out])
+
+
+def test_what_was_measured_before_the_first_epoch_is_no_epoch():
+    before = measured(record(SGDM, top1=91), [0, 1, 2, 3])
+    assert tables([before], [1, 3]) == tables([record(SGDM, top1=91)], [1, 3])
+    [text] = texts([measured(record(SGDM, top1=90), [0, 1, 2])])
+    assert "with seed 0 was at 60.00 % test top-1 after epoch 2." in text
+
+
 def test_what_sets_optimizers_apart_has_a_column():
     other = dataclasses.replace(SGDM, dtype="bfloat16", schedule="constant")
     [[first, second]] = tables(seeds(other, [90.0]) + seeds(ADAMW, [80.0]))
@@ -314,7 +340,8 @@ def test_files_hold_the_table(tmp_path):
     names = report.write(ResultsFolder(tmp_path), runs)
     assert names == ["table.md", "table.csv", "curves.png", "curves.svg"]
     assert {path.name for path in tmp_path.iterdir()} == set(names)
-    columns, rows = report.tabulate(*workloads(runs))
+    table = report.tabulate(*workloads(runs))
+    columns, rows = list(table), table.to_numpy().tolist()
     text = (tmp_path / "table.csv").read_text(encoding="utf-8")
     assert list(csv.reader(io.StringIO(text))) == [columns, *rows]
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
@@ -356,11 +383,12 @@ def test_several_workloads_have_their_own_tables_and_files(changes, tmp_path):
 
 
 def test_curves_show_means_and_have_labels():
-    runs = {SGDM: seeds(SGDM, [90.0, 60.0]), LPSGDM: seeds(LPSGDM, [93.0, 94.0])}
-    for run, p in zip(runs[LPSGDM], (6.0, 6.0), strict=True):
-        for epoch, value in zip(run.epochs, (p, 4.0, 2.0), strict=True):
+    annealed = seeds(LPSGDM, [93.0, 94.0])
+    for run in annealed:
+        for epoch, value in zip(run.epochs, (6.0, 4.0, 2.0), strict=True):
             epoch["p"] = value
-    figure = curves(runs, {setting: label(setting) for setting in runs}, "a title")
+    names = {setting: label(setting) for setting in (SGDM, LPSGDM)}
+    figure = curves(frame_of(seeds(SGDM, [90.0, 60.0]) + annealed), names, "a title")
     nll, error, p = figure.axes
     assert [axis.get_ylabel() for axis in figure.axes] == [
         "train NLL",
@@ -423,8 +451,8 @@ def test_unfinished_runs_on_text_are_told_with_their_likelihood():
 
 
 def test_curves_of_text_show_likelihoods():
-    runs = {TEXT: seeds(TEXT, [90.0, 60.0], [1.0, 2.0])}
-    _, held_out, _ = curves(runs, {TEXT: "SGD"}, "a title", likelihood=True).axes
+    frame = frame_of(seeds(TEXT, [90.0, 60.0], [1.0, 2.0]))
+    _, held_out, _ = curves(frame, {TEXT: "SGD"}, "a title").axes
     assert held_out.get_ylabel() == "test NLL (log perplexity)"
     np.testing.assert_allclose(held_out.lines[0].get_xydata(), [[1, 4.5], [2, 2.25], [3, 1.5]])
 

@@ -1,12 +1,16 @@
 """What settings are called in tables, figures and messages."""
 
+import collections
 import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+
+import pandas as pd
 
 from benchmarks.config import annealing
 from benchmarks.config.optimizers import OPTIMIZERS, final_p
 from benchmarks.config.settings import Settings
 
-HYPERPARAMETERS = {"learning_rate", "weight_decay"}.union(*(one.takes for one in OPTIMIZERS.values()))
+HYPERPARAMETERS = [*{"learning_rate", "weight_decay"}.union(*(one.takes for one in OPTIMIZERS.values()))]
 TOLD = ("optimizer", "normalization", "per_leaf", "p", "p_final")  # by method and p_text.
 LENGTHS = {"rms": "at unit RMS", "dual_norm": "with the dual norm"}  # by normalization.
 
@@ -43,39 +47,42 @@ def position(settings: Settings) -> tuple[float, ...]:
     return list(OPTIMIZERS).index(settings.optimizer), settings.p or 0, settings.learning_rate, settings.seed
 
 
-def varying(settings: list[Settings]) -> list[str]:
+def without_seed(settings: Settings) -> Settings:
+    """Returns what the runs over all seeds share."""
+    return dataclasses.replace(settings, seed=0)
+
+
+def _frame(settings: Iterable[Settings]) -> pd.DataFrame:
+    names = [field.name for field in dataclasses.fields(Settings)]
+    return pd.DataFrame(map(vars, settings), columns=names, dtype=object)
+
+
+def varying(settings: Iterable[Settings], but: Collection[str] = ()) -> list[str]:
     """Returns the names of what differs: a hyperparameter between settings of the same optimizer."""
-    by_optimizer: dict[str, list[Settings]] = {}
-    for setting in settings:
-        by_optimizer.setdefault(setting.optimizer, []).append(setting)
-
-    def varies(name: str) -> bool:
-        groups = by_optimizer.values() if name in HYPERPARAMETERS else [settings]
-        return any(len({getattr(one, name) for one in group}) > 1 for group in groups)
-
-    return [field.name for field in dataclasses.fields(Settings) if varies(field.name)]
+    frame = _frame(settings)
+    counts = frame.nunique(dropna=False)
+    counts.update(frame.groupby("optimizer")[HYPERPARAMETERS].nunique(dropna=False).max())
+    return [name for name in frame if counts[name] > 1 and name not in but]
 
 
-def cells(setting: Settings, names: list[str]) -> list[str]:
-    """Returns the values of what varies as text."""
-    values = [getattr(setting, name) for name in names]
-    return ["default" if value is None else str(value) for value in values]
+def columns(settings: Iterable[Settings], names: Iterable[str]) -> pd.DataFrame:
+    """Returns what these settings are as text, with a heading for each name."""
+    frame = _frame(settings)[list(names)].fillna("default").astype(str)
+    return frame.rename(columns=lambda name: name.replace("_", " "))
 
 
-def names(settings: list[Settings]) -> dict[Settings, str]:
+def names(settings: Sequence[Settings]) -> dict[Settings, str]:
     """Returns a name for each setting, with what sets it apart from others of its optimizer and p."""
-    by_label: dict[str, list[Settings]] = {}
+    by_label = collections.defaultdict(list)
     for setting in settings:
-        by_label.setdefault(label(setting), []).append(setting)
-    shared = [name for name in varying(settings) if name not in HYPERPARAMETERS and name != "optimizer"]
+        by_label[label(setting)].append(setting)
+    shared = varying(settings, but=(*HYPERPARAMETERS, "optimizer"))
     found = {}
     for text, same in by_label.items():
-        more = list(dict.fromkeys([*varying(same), *shared]))
-        texts = [name.replace("_", " ") for name in more]
-        for setting in same:
-            pairs = zip(texts, cells(setting, more), strict=True)
-            found[setting] = ", ".join([text, *map(" ".join, pairs)])
-    return {setting: found[setting] for setting in settings}
+        more = columns(same, dict.fromkeys([*varying(same), *shared]))
+        for setting, (_, cells) in zip(same, more.iterrows(), strict=True):
+            found[setting] = ", ".join([text, *map(" ".join, cells.items())])
+    return found
 
 
 def duration(settings: Settings) -> str:

@@ -1,111 +1,90 @@
 """Which runs can be compared with which, and what their differences are worth."""
 
-import dataclasses
-import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from benchmarks.config.labels import names, position
+from benchmarks.config.labels import names, position, without_seed
 from benchmarks.config.settings import Settings
-from benchmarks.reporting.statistics import Measure, difference, differs, measure_of
-from benchmarks.training.records import Run
+from benchmarks.data.registry import is_text
+from benchmarks.reporting.statistics import difference, differs, frame_of, measure_of, scores
+from benchmarks.training.records import FolderError, Run
 
 WORKLOAD = ("dataset", "model", "batch_size", "epochs", "held_out")
 
 
-class Workload(NamedTuple):
-    """What is compared: the runs of each setting, by setting without its seed, all of one task."""
+class Workload:
+    """What is compared: runs of one task, also those that have not finished."""
 
-    examples: dict[str, int]
-    settings: list[Settings]
-    runs: dict[Settings, list[Run]]  # the finished ones.
-    unfinished: list[Run]
+    def __init__(self, runs: Sequence[Run]) -> None:
+        """Finds what is best."""
+        self.runs, self.first = runs, runs[0].settings
+        self.settings = list(dict.fromkeys(without_seed(run.settings) for run in runs))
+        self.measure = measure_of(self.first.dataset)
+        self.frame = frame_of(run for run in runs if run.finished)
+        # What is compared, for each seed, by setting.
+        self.results: dict[Settings, np.ndarray] = {}
+        if not self.frame.empty:
+            last = self.frame[self.frame.epoch == self.first.epochs]
+            groups = last.groupby("setting", sort=False)[self.measure.key]
+            self.results = {setting: values.to_numpy() for setting, values in groups}
+            several = last[last.duplicated("setting", keep=False)]
+            self.has_seeds = several.setting.nunique() > 1  # so that there are two to compare.
+            self.best = scores(several if self.has_seeds else last, "setting", self.measure).idxmin()
 
-    @property
-    def first(self) -> Settings:
-        """Returns a setting, for what is the same in all."""
-        return self.settings[0]
-
-    @property
-    def measure(self) -> Measure:
-        """Returns what is compared."""
-        return measure_of(self.first.dataset)
+    def versus_best(self, setting: Settings) -> str:
+        """Returns what may be told of the difference to the best, with 95 % confidence."""
+        if setting == self.best:
+            return "best"
+        values = self.results[setting]
+        return difference(self.measure, values, self.results[self.best]) if len(values) > 1 else "one seed"
 
 
-def workloads(runs: list[Run]) -> list[Workload]:
-    """Returns the runs by what they are to be compared on, in the order in which optimizers are listed."""
-    found: dict[tuple[Any, ...], Workload] = {}
-    for run in sorted(runs, key=lambda run: position(run.settings)):
+def workloads(runs: Sequence[Run]) -> list[Workload]:
+    """Returns the runs by what they are to be compared on, in the order in which optimizers are listed.
+
+    Runs are left out whose records lack epochs, or what is reported of them.
+    """
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in sorted(filter(_is_whole, runs), key=lambda run: position(run.settings)):
         kind = (*(getattr(run.settings, name) for name in WORKLOAD), *run.examples.values())
-        workload = found.setdefault(kind, Workload(run.examples, [], {}, []))
-        setting = dataclasses.replace(run.settings, seed=0)
-        if setting not in workload.settings:
-            workload.settings.append(setting)
-        if run.finished:
-            workload.runs.setdefault(setting, []).append(run)
-        else:
-            workload.unfinished.append(run)
-    return list(found.values())
+        found.setdefault(kind, []).append(run)
+    if runs and not found:
+        raise FolderError("there is nothing to report: all records lack epochs or losses")
+    return list(map(Workload, found.values()))
 
 
-def results(workload: Workload, setting: Settings) -> list[float]:
-    """Returns what is compared, for each seed."""
-    return [workload.measure.at(run.epochs[-1]) for run in workload.runs[setting]]
-
-
-def _best(workload: Workload, settings: list[Settings]) -> Settings:
-    sign = 1 if workload.measure.best == "highest" else -1
-
-    def rank(setting: Settings) -> float:
-        mean = sign * float(np.mean(results(workload, setting)))
-        return -math.inf if math.isnan(mean) else mean  # diverged
-
-    return max(settings, key=rank)
-
-
-def best_of(workload: Workload) -> Settings | None:
-    """Returns the setting with the best mean, if there is another to compare it with."""
-    several = [setting for setting, runs in workload.runs.items() if len(runs) > 1]
-    if len(several) < 2:
-        return None
-    return _best(workload, several)
+def _is_whole(run: Run) -> bool:
+    needed = {"train_nll", "held_out_nll" if is_text(run.settings.dataset) else "held_out_top1"}
+    numbers = [epoch["epoch"] for epoch in run.epochs if needed <= epoch.keys()]
+    return numbers == list(range(1, run.done + 1))
 
 
 def verdict(workload: Workload) -> str:
     """Returns who came first, and from whom that cannot be told apart."""
-    if not workload.runs:
+    results, measure, name_of = workload.results, workload.measure, names(workload.settings)
+    if not results:
         return "No run has finished."
-    best, name_of, measure = best_of(workload), names(workload.settings), workload.measure
-    top = best or _best(workload, list(workload.runs))
-    alone = [setting for setting, runs in workload.runs.items() if len(runs) < 2]
-    among = " of several seeds" if best and alone else ""
-    text = f"The {measure.best} {workload.first.held_out} {measure.name}{among} is that of {name_of[top]}."
-    if len(workload.runs) < 2:
-        return text
-    if best is None:
-        return f"{text} From single runs no difference can be told from noise."
+    among = " of several seeds" if workload.has_seeds and min(map(len, results.values())) < 2 else ""
+    best = f"The {measure.best} {workload.first.held_out} {measure.name}{among} is that of"
+    best += f" {name_of[workload.best]}."
+    if len(results) < 2:
+        return best
+    if not workload.has_seeds:
+        return f"{best} From single runs no difference can be told from noise."
     tied = [
         name_of[setting]
-        for setting, runs in workload.runs.items()
-        if setting != best
-        and len(runs) > 1
-        and not differs(results(workload, setting), results(workload, best))
+        for setting, values in results.items()
+        if setting != workload.best and len(values) > 1 and not differs(values, results[workload.best])
     ]
-    if tied:
-        text += f" Within noise of it (95 % Welch interval): {', '.join(tied)}."
-    return text
-
-
-def interval(workload: Workload, setting: Settings, best: Settings) -> str:
-    """Returns what may be told of the difference of means, with 95 % confidence."""
-    return difference(workload.measure, results(workload, setting), results(workload, best))
+    return f"{best} Within noise of it (95 % Welch interval): {', '.join(tied)}." if tied else best
 
 
 def seeds(workload: Workload) -> str:
     """Says over how many seeds the figures are means, and whether some are missing."""
-    counts = sorted({len(runs) for runs in workload.runs.values()})
-    if not counts or counts == [1]:
+    counts = sorted({len(values) for values in workload.results.values()})
+    if counts in ([], [1]):
         return "One seed"
     numbers = " to ".join(map(str, [counts[0], counts[-1]][: len(counts)]))
     return f"Mean ± standard deviation over {numbers} seeds"

@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.training.records import ResultsFolder
 
 matplotlib.use("agg")  # figures are written, and no window shows them.
+matplotlib.rcParams["svg.hashsalt"] = "lpoptax"  # the same figure gives the same file.
 
 # Okabe and Ito's, which those who confuse red and green can tell apart.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -40,15 +41,17 @@ def contours(
     axes.set(xlabel="x", ylabel="y", xlim=xlim, ylim=ylim)
 
 
-def write_figure(file: Path, figure: Figure) -> None:
-    """Writes a picture."""
-    ResultsFolder(file.parent).write_bytes(file.name, png(figure))
-
-
-def png(figure: Figure) -> bytes:
-    """Returns a picture in 256 colors, as every clone of the repository holds it."""
-    full, image = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=100)
+def picture(figure: Figure, ending: str) -> bytes:
+    """Returns a picture, without the date."""
+    content = io.BytesIO()
+    figure.savefig(content, format=ending, dpi=100, metadata={"Date": None})
     plt.close(figure)
-    Image.open(full).convert("RGB").quantize(256).save(image, "PNG", optimize=True)
-    return image.getvalue()
+    return content.getvalue()
+
+
+def write_figure(file: Path, figure: Figure) -> None:
+    """Writes a picture in 256 colors, as every clone of the repository holds it."""
+    content = io.BytesIO()
+    full = Image.open(io.BytesIO(picture(figure, "png")))
+    full.convert("RGB").quantize(256).save(content, "PNG", optimize=True)
+    ResultsFolder(file.parent).write_bytes(file.name, content.getvalue())

@@ -1,7 +1,5 @@
 """Tables, as Markdown and as CSV."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,14 +19,13 @@ def table_of(frame: pd.DataFrame) -> str:
     return markdown_table(list(frame.columns), frame.astype(str).to_numpy().tolist())
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns a table as comma-separated values."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return text.getvalue()
+def csv_text(frame: pd.DataFrame) -> str:
+    """Returns a data frame without its index as comma-separated values."""
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def write_csv(file: Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
     """Writes a data frame without its index, or rows of the same columns; what is missing is empty."""
-    text = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
-    ResultsFolder(file.parent).write_text(file.name, text)
+    # As objects: a column of whole numbers stays one where a cell is empty.
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, dtype=object)
+    ResultsFolder(file.parent).write_text(file.name, csv_text(frame))

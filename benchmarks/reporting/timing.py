@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from benchmarks.config.labels import cells, label, varying
+from benchmarks.config.labels import columns, label, varying
 from benchmarks.config.optimizers import build_optimizer
 from benchmarks.config.settings import Settings
 from benchmarks.data.batches import training_batches
@@ -61,20 +61,21 @@ def table(runs: Mapping[Settings, Dataset], mesh: Mesh) -> str:
         step, update = _step_and_update(settings, dataset, mesh)
         functions |= {(settings, "step"): step, (settings, "update"): update}
     times = interleaved(functions, ROUNDS, WARM_UP)
-    more = [name for name in varying(list(runs)) if name not in ("optimizer", "p")]
+    more = varying(runs, but=("optimizer", "p"))
+    told = columns(list(runs), more)
     rows = [
-        [label(settings), *cells(settings, more), *epoch, *_shares(times, settings)]
-        for settings, epoch in zip(runs, epochs, strict=True)
+        [label(settings), *cells, *epoch, *_shares(times, settings)]
+        for settings, cells, epoch in zip(runs, told.to_numpy(), epochs, strict=True)
     ]
     first = next(iter(runs))
-    columns = ["optimizer", *(name.replace("_", " ") for name in more), f"{kind(first.dataset)} / s"]
-    columns += ["waiting for data, %", "step, ms", "optimizer, % of the step"]
+    headings = ["optimizer", *told, f"{kind(first.dataset)} / s"]
+    headings += ["waiting for data, %", "step, ms", "optimizer, % of the step"]
     task = {"batch_size": f"batches of {first.batch_size}", "dtype": first.dtype}
     same = [f"{first.model} on {first.dataset}", *(text for name, text in task.items() if name not in more)]
     return (
-        f"{markdown_table(columns, rows)}\n\n{', '.join(same)}; step (± half of the interquartile range) and "
-        f"optimizer are medians of {ROUNDS} rounds in which all take turns. "
-        f"{measured_with([environment()], PACKAGES)}\n"
+        f"{markdown_table(headings, rows)}\n\n{', '.join(same)}; "
+        f"step (± half of the interquartile range) and optimizer are medians of {ROUNDS} rounds in which all "
+        f"take turns. {measured_with([environment()], PACKAGES)}\n"
     )
 
 

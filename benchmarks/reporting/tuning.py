@@ -5,19 +5,17 @@ validation data after the last epoch, averaged over the seeds. It decides better
 share of right answers, of which small sets leave many ties.
 """
 
-import collections
 import dataclasses
 import itertools
-import math
 import random
 from collections.abc import Iterable
 
-import numpy as np
+import pandas as pd
 
-from benchmarks.config.labels import TOLD, cells, duration, method, p_text, position, varying
+from benchmarks.config.labels import TOLD, columns, duration, method, p_text, position, varying
 from benchmarks.config.settings import Settings
-from benchmarks.reporting.statistics import is_at_an_end
-from benchmarks.reporting.tables import markdown_table
+from benchmarks.reporting.statistics import final, is_at_an_end, scores
+from benchmarks.reporting.tables import table_of
 from benchmarks.training.records import Run
 
 # The learning rates and decays that the LPSGDM paper tried (it tried two momenta and several p_max, too),
@@ -45,69 +43,56 @@ def trials(
     rates = rates or (ADAPTIVE_RATES if adaptive else RATES)
     decays = decays or (ADAPTIVE_DECAYS if adaptive else DECAYS)
     grid = list(itertools.product(rates, decays))
-    if count is not None and count < len(grid):
-        # Shuffled, then by how often a rate was there before: no rate twice until each was there once.
-        shuffled, times = random.Random(0).sample(grid, len(grid)), collections.Counter[float]()
-        turns = {}
-        for rate, decay in shuffled:
-            turns[rate, decay] = times[rate]
-            times[rate] += 1
-        grid = sorted(sorted(shuffled, key=turns.__getitem__)[:count], key=grid.index)
-    return [dataclasses.replace(settings, learning_rate=rate, weight_decay=decay) for rate, decay in grid]
+    shuffled = random.Random(0).sample(grid, len(grid))
+    # By how often a rate was there before: no rate twice until each was there once.
+    turns = pd.DataFrame(shuffled).groupby(0).cumcount().sort_values(kind="stable")
+    drawn = sorted((shuffled[index] for index in turns.index[:count]), key=grid.index)
+    return [dataclasses.replace(settings, learning_rate=rate, weight_decay=decay) for rate, decay in drawn]
 
 
-def table(runs: list[Run]) -> str:
+def table(runs: Iterable[Run]) -> str:
     """Returns the best setting of each optimizer as a Markdown table."""
-    kinds = _by_kind(runs)
-    more = [name for name in varying(list(kinds)) if name not in TOLD]
-    names = ["optimizer", "p", *(name.replace("_", " ") for name in more), "trials"]
-    columns = [*names, "learning rate", "weight decay", "validation NLL", "validation top-1, %"]
-    rows = [_row(kind, tried, more) for kind, tried in kinds.items()]
-    return f"{markdown_table(columns, rows)}\n\n{_explanation(runs, more)}\n"
+    tried = _tried(runs)
+    best = [_best(same) for _, same in tried.groupby("kind", sort=False)]
+    more = varying(tried.kind, but=TOLD)
+    named = {"optimizer": map(method, best), "p": map(p_text, best)}
+    found = [_found(same) for _, same in tried.groupby("kind", sort=False)]
+    table = pd.concat([pd.DataFrame(named), columns(best, more), pd.DataFrame(found)], axis=1)
+    return f"{table_of(table)}\n\n{_explanation(tried, more)}\n"
 
 
-def _row(kind: Settings, tried: dict[Settings, list[Run]], more: list[str]) -> list[str]:
-    best = _best(tried)
-    epochs = [run.epochs[-1] for run in tried[best]]
-    nll, top1 = (np.mean([epoch[f"held_out_{name}"] for epoch in epochs]) for name in ("nll", "top1"))
-    rates = {setting.learning_rate for setting in tried}
+def _found(tried: pd.DataFrame) -> dict[str, str]:
+    best, rates = _best(tried), set(tried.learning_rate)
     edge = " (edge)" if len(rates) > 1 and is_at_an_end(best.learning_rate, rates) else ""
-    names = [method(kind), p_text(kind), *cells(kind, more), str(len(tried))]
-    rate, decay = f"{best.learning_rate:g}{edge}", f"{best.weight_decay:g}"
-    return [*names, rate, decay, f"{nll:.4f}", f"{100 * top1:.2f}"]
+    nll, top1 = (tried[tried.setting == best][name].to_numpy().mean() for name in ("held_out_nll", "top1"))
+    return {
+        "trials": str(tried.setting.nunique()),
+        "learning rate": f"{best.learning_rate:g}{edge}",
+        "weight decay": f"{best.weight_decay:g}",
+        "validation NLL": f"{nll:.4f}",
+        "validation top-1, %": f"{top1:.2f}",
+    }
 
 
-def choose(runs: list[Run]) -> list[Settings]:
+def choose(runs: Iterable[Run]) -> list[Settings]:
     """Returns the best setting of each optimizer, with each p that was tried."""
-    return [_best(tried) for tried in _by_kind(runs).values()]
+    return [_best(tried) for _, tried in _tried(runs).groupby("kind", sort=False)]
 
 
-def _best(tried: dict[Settings, list[Run]]) -> Settings:
-    return min(tried, key=lambda setting: _score(tried[setting]))
+def _best(tried: pd.DataFrame) -> Settings:
+    return scores(tried, "setting").idxmin()
 
 
-def _by_kind(runs: list[Run]) -> dict[Settings, dict[Settings, list[Run]]]:
-    """Returns the runs by what is not tuned, and then by setting."""
-    kinds: dict[Settings, dict[Settings, list[Run]]] = {}
-    for run in sorted(runs, key=lambda run: position(run.settings)):
-        setting = dataclasses.replace(run.settings, seed=0)
-        kind = dataclasses.replace(setting, learning_rate=0.0, weight_decay=0.0)
-        kinds.setdefault(kind, {}).setdefault(setting, []).append(run)
-    return kinds
+def _tried(runs: Iterable[Run]) -> pd.DataFrame:
+    """Returns how the runs ended, with what is not tuned."""
+    frame = final(sorted(runs, key=lambda run: position(run.settings)))
+    kinds = [dataclasses.replace(one, learning_rate=0.0, weight_decay=0.0) for one in frame.setting]
+    return frame.assign(kind=kinds)
 
 
-def _score(runs: list[Run]) -> float:
-    score = float(np.mean([run.epochs[-1]["held_out_nll"] for run in runs]))
-    return math.inf if math.isnan(score) else score  # diverged
-
-
-def _explanation(runs: list[Run], more: list[str]) -> str:
-    rates, decays = (
-        ", ".join(f"{value:g}" for value in sorted({getattr(run.settings, name) for run in runs}))
-        for name in TUNED
-    )
-    first = runs[0].settings
-    seeds = len({run.settings.seed for run in runs})
+def _explanation(frame: pd.DataFrame, more: list[str]) -> str:
+    rates, decays = (", ".join(f"{value:g}" for value in sorted(set(frame[name]))) for name in TUNED)
+    first, seeds = frame.setting.iloc[0], frame.seed.nunique()
     over = "from one seed" if seeds == 1 else f"mean over {seeds} seeds"
     task = {
         "model": f"{first.model} on {first.dataset}, ",

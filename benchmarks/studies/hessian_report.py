@@ -13,6 +13,7 @@ from matplotlib.ticker import SymmetricalLogLocator
 
 from benchmarks.config.labels import label
 from benchmarks.reporting.figures import COLORS
+from benchmarks.reporting.statistics import mean_std
 from benchmarks.reporting.tables import table_of
 from benchmarks.training.records import Run
 from lpoptax import curvature
@@ -138,13 +139,8 @@ def curves(frame: pd.DataFrame, title: str) -> Figure:
 def table(frame: pd.DataFrame) -> str:
     """Returns what was measured in each epoch, mean and standard deviation over the seeds."""
     groups = frame.groupby(["optimizer", "epoch"], sort=False)
-    spreads = groups[list(COLUMNS)].agg(_spread).reset_index()
+    spreads = groups[list(COLUMNS)].agg(mean_std, ".3g", ".2g").reset_index()
     return table_of(spreads.rename(columns=COLUMNS))
-
-
-def _spread(values: pd.Series) -> str:
-    mean = f"{values.mean():.3g}"
-    return f"{mean} ± {values.std():.2g}" if len(values) > 1 else mean
 
 
 def answer(frame: pd.DataFrame) -> str:

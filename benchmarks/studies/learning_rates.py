@@ -131,11 +131,9 @@ def _of_grid(task: Mapping[str, Any], grid: Grid, seeds: Sequence[int]) -> list[
 
 def test_runs(study: Study, validated: Sequence[Run]) -> list[Settings]:
     """Returns the runs that are judged on test data, with what was best on validation data."""
-    settings = {
-        report.key(row): run.settings
-        for (_, row), run in zip(final(validated).iterrows(), validated, strict=True)
-    }
-    chosen = report.contenders(final(validated))
+    frame = final(validated)
+    settings = {report.key(row): row.setting for _, row in frame.iterrows()}
+    chosen = report.contenders(frame)
     return [
         dataclasses.replace(settings[report.key(row)], seed=seed, held_out="test")
         for _, row in chosen.iterrows()

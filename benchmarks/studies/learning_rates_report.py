@@ -129,8 +129,8 @@ def rate_table(frame: pd.DataFrame) -> str:
     for method, name in LENGTHS.items():
         same = frame[frame.method == method]
         for how, several in (
-            ("constant", same[same.p_first == same.p_last]),
-            ("annealed to 2", same[same.p_last == 2]),
+            ("constant", same[~same.p.str.contains("→")]),
+            ("annealed to 2", same[same.p.str.fullmatch("(.* → )?2")]),
         ):
             if not several.empty:
                 lines.append([name, how, *_rates_of(several, same.learning_rate)])
@@ -144,13 +144,11 @@ def _rates_of(frame: pd.DataFrame, tried: Sequence[float]) -> list[str]:
     one = best_for_all(frame, ["learning_rate"], "p")
     lost, spec = losses(frame, one), measure_of(frame.dataset.iloc[0]).spec
     at_least = "≥ " if any(is_at_an_end(rate, tried) for rate in best.values()) else ""
-    by_seed = lost.mean(axis=0, skipna=False)
-    spread = f" ± {by_seed.std():{spec}}" if len(by_seed) > 1 else ""
     return [
         ", ".join(f"{p.split(' ')[0]}: {_bounded(rate, tried)}" for p, rate in best.items()),
         f"{at_least}{max(best.values()) / min(best.values()):,.0f}",
         _bounded(one, tried),
-        f"{by_seed.mean(skipna=False):z{spec}}{spread}",
+        mean_std(lost.mean(axis=0, skipna=False), f"z{spec}"),
         f"{lost.mean(axis=1, skipna=False).max(skipna=False):z{spec}}",
     ]
 
@@ -176,7 +174,7 @@ def p_table(frame: pd.DataFrame, rate: float) -> str:
 def _spread(same: pd.DataFrame) -> str:
     if diverged := int(same.shown.isna().sum()):
         return f"{diverged} of {len(same)} diverged"
-    return mean_std(same.shown.tolist(), measure_of(same.dataset.iloc[0]).spec)
+    return mean_std(same.shown, measure_of(same.dataset.iloc[0]).spec)
 
 
 def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
@@ -188,7 +186,7 @@ def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
         first = by_choice[key(chosen.iloc[0])]
         for index, (_, row) in enumerate(chosen.iterrows()):
             seeds, of_method = by_choice[key(row)], frame[frame.method == row.method]
-            versus = difference(measure, seeds.shown.tolist(), first.shown.tolist()) if index else ""
+            versus = difference(measure, seeds.shown, first.shown) if index else ""
             rate = _bounded(row.learning_rate, of_method[of_method.dataset == dataset].learning_rate)
             what = f"{dataset}, {measure.name}{measure.unit}"
             lines.append([what, row["name"], str(row.tried), rate, _spread(seeds), versus])
@@ -198,7 +196,7 @@ def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
 
 def means(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Returns means and standard deviations over the seeds, for each choice."""
-    groups = frame.groupby([*CHOICE, "p_first", "p_last"], sort=False, dropna=False)
+    groups = frame.groupby(CHOICE, sort=False)
     found = groups.agg(
         seeds=("seed", "size"),
         **{
@@ -209,7 +207,7 @@ def means(frame: pd.DataFrame) -> list[dict[str, Any]]:
     ).reset_index()
     return [
         {name: f"{value:.5g}" if name.startswith("held_out") else value for name, value in row.items()}
-        for row in found.drop(columns=["p_first", "p_last"]).to_dict("records")
+        for row in found.to_dict("records")
     ]
 
 

@@ -1,86 +1,70 @@
 """What the jobs show while they run."""
 
-import dataclasses
 import math
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.config.labels import label, names
+from benchmarks.config.labels import names, without_seed
 from benchmarks.config.optimizers import Schedules
 from benchmarks.config.settings import Settings
 from benchmarks.data.registry import is_text
 from benchmarks.training.loop import Epoch, Look
 
 
-class Display:
+class Display(Progress):
     """A bar over the epochs of all runs, with the time left, and what the current run is at."""
 
-    def __init__(self, console: Console, runs: Iterable[Settings]) -> None:
+    def __init__(self, console: Console, runs: Sequence[Settings]) -> None:
         """Makes a display for runs that are still to be done."""
         columns = (BarColumn(20), MofNCompleteColumn(), "epochs,", TimeRemainingColumn(compact=True), "left")
-        self._console = console
-        self._progress = Progress(*columns, TextColumn("{task.description}"), console=console)
-        runs = list(runs)
-        self._names = names(list(dict.fromkeys(map(_without_seed, runs))))
-        self._task = self._progress.add_task("", total=sum(run.epochs for run in runs), visible=bool(runs))
-        self._done = 0.0  # epochs of the runs before this one.
-
-    def __enter__(self) -> Self:
-        """Shows the bar."""
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leaves the bar as it is."""
-        self._progress.stop()
+        super().__init__(*columns, TextColumn("{task.description}"), console=console)
+        self._names = names([without_seed(run) for run in runs])
+        self._bar = self.add_task("", total=sum(run.epochs for run in runs), visible=bool(runs))
+        self._before = 0.0  # epochs of the runs before this one.
 
     def name(self, settings: Settings) -> str:
         """Returns a name that no other of the runs has that are to be done."""
-        text = self._names.get(_without_seed(settings), label(settings))
-        return f"{text}, seed {settings.seed}"
+        return f"{self._names[without_seed(settings)]}, seed {settings.seed}"
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(line, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)
 
-    def start(self, settings: Settings, changing: Schedules, steps_per_epoch: int) -> None:
+    def begin(self, settings: Settings, changing: Schedules, steps_per_epoch: int) -> None:
         """Turns to another run."""
         self._settings, self._changing, self._per_epoch = settings, changing, steps_per_epoch
         self._show(0.0, f"{self.name(settings)}: compiling")
 
     def look(self, look: Look) -> None:
         """Shows how far an epoch is."""
-        settings, at = self._settings, changing_at(self._changing, look.step - 1)
-        state = f"loss {look.nll:.3f}, top-1 {look.top1:.1%}, " + ", ".join(
-            f"{name} {value:.3g}" for name, value in at.items()
-        )
         epochs = look.step / self._per_epoch
-        epoch = f"epoch {math.ceil(epochs)}/{settings.epochs}"
-        self._show(epochs, f"{self.name(settings)}, {epoch}: {state}")
+        values = changing_at(self._changing, look.step - 1)
+        state = [f"loss {look.nll:.3f}", f"top-1 {look.top1:.1%}"]
+        state += [f"{name} {value:.3g}" for name, value in values.items()]
+        epoch = f"epoch {math.ceil(epochs)}/{self._settings.epochs}"
+        self._show(epochs, f"{self.name(self._settings)}, {epoch}: {', '.join(state)}")
 
     def epoch(self, number: int, epoch: Epoch) -> None:
         """Tells what an epoch ended with: in the bar, or where there is none in a line."""
         settings = self._settings
         nll, top1 = f"NLL {epoch.held_out_nll:.4f}", f"top-1 {epoch.held_out_top1:.2%}"
-        held_out = nll if is_text(settings.dataset) else top1
         state = (
-            f"{self.name(settings)}, epoch {number}/{settings.epochs}: "
-            f"train NLL {epoch.train_nll:.4f}, {settings.held_out} {held_out}"
+            f"{self.name(settings)}, epoch {number}/{settings.epochs}: train NLL {epoch.train_nll:.4f}, "
+            f"{settings.held_out} {nll if is_text(settings.dataset) else top1}"
         )
         self._show(number, state)
-        if not self._console.is_terminal:
+        if not self.console.is_terminal:
             self.say(state)
 
     def finish(self, settings: Settings) -> None:
         """Counts a run as done."""
-        self._done += settings.epochs
+        self._before += settings.epochs
         self._show(0.0, "")
 
     def _show(self, epochs: float, state: str) -> None:
-        self._progress.update(self._task, completed=self._done + epochs, description=state)
+        self.update(self._bar, completed=self._before + epochs, description=state)
 
 
 def changing_at(changing: Schedules, step: int) -> dict[str, float]:
@@ -88,7 +72,3 @@ def changing_at(changing: Schedules, step: int) -> dict[str, float]:
     p = changing.p(step) if callable(changing.p) else changing.p
     values = {"p": p, "learning_rate": changing.learning_rate(step)}
     return {name: float(x) for name, x in values.items() if x is not None and math.isfinite(x)}
-
-
-def _without_seed(settings: Settings) -> Settings:
-    return dataclasses.replace(settings, seed=0)

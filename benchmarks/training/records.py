@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 from filelock import FileLock, Timeout
@@ -30,11 +30,16 @@ PACKAGES = ("python", "jax", "flax", "optax", "numpy")  # that a figure of a stu
 class FolderError(Exception):
     """A folder that cannot take results; the message is for the user."""
 
-    @classmethod
-    def of(cls, folder: Path, error: OSError) -> Self:
-        """Returns the error for a folder that cannot be written to."""
+
+@contextlib.contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Lets a folder be blamed where it cannot be written to."""
+    try:
+        yield
+    except OSError as error:
         room = "make room or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-        return cls(f"cannot write to the folder {folder}: {error.strerror}; {room}name another folder")
+        text = f"cannot write to the folder {folder}: {error.strerror}; {room}name another folder"
+        raise FolderError(text) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,35 +70,34 @@ class ResultsFolder:
         self.path = path
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file, not a folder")
-        try:
+        with _writing_to(path):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FolderError.of(path, error) from error
 
     def find(self, runs: Mapping[Settings, dict[str, int]]) -> dict[Settings, Run]:
         """Returns the records that there are of runs on so much data; refuses what cannot be continued."""
         found = {run.settings: run for run in read(self.path) if run.settings in runs}
-        for settings, run in found.items():
-            self._check(run, runs[settings])
-        return found
+        return {settings: self._checked(run, runs[settings]) for settings, run in found.items()}
 
     def begin(self, settings: Settings, examples: dict[str, int], known: Run | None = None) -> Run:
         """Returns the record of a run: what is in its file, which may be new, or else what is known."""
-        file = self.path / f"{name(settings)}.jsonl"
+        file = self._file(settings)
         found = next(iter(read(file)), None) if file.exists() else known
-        if found is None:
-            return self._write(Run(settings, environment(), examples, []))
-        self._check(found, examples)
-        return found
+        new = Run(settings, environment(), examples, [])
+        return self._checked(found, examples) if found else self._write(new)
 
-    def _check(self, run: Run, examples: dict[str, int]) -> None:
+    def _file(self, settings: Settings) -> Path:
+        return self.path / f"{name(settings)}.jsonl"
+
+    def _checked(self, run: Run, examples: dict[str, int]) -> Run:
         """Refuses a record of other data, and to continue one of other versions."""
-        file = self.path / f"{name(run.settings)}.jsonl"
-        if other := difference(examples, run.examples):
-            raise FolderError(f"{file} is of other data: {other}; name another folder")
-        other = None if run.finished else difference(environment(), run.environment)
-        if other:
-            raise FolderError(f"{file} is of another environment: {other}; name another folder")
+        others = {
+            "other data": difference(examples, run.examples),
+            "another environment": None if run.finished else difference(environment(), run.environment),
+        }
+        for what, other in others.items():
+            if other is not None:
+                raise FolderError(f"{self._file(run.settings)} is of {what}: {other}; name another folder")
+        return run
 
     def add(self, run: Run, epoch: dict[str, Any]) -> Run:
         """Adds the measurements of an epoch to a record, unless they are there already."""
@@ -105,20 +109,16 @@ class ResultsFolder:
     def lock(self, name: str, *, wait: bool = False) -> Iterator[bool]:
         """Gives whether this job has what goes by a name for its own; it may wait for another to end."""
         lock = FileLock(self.path / f"{name}.lock", blocking=wait)
-        try:
+        with _writing_to(self.path), contextlib.suppress(Timeout):
             lock.acquire()
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise FolderError.of(self.path, error) from error
         try:
-            yield True
+            yield lock.is_locked
         finally:
-            # While it is held: who waits for it sees then that it is gone, and makes another.
-            with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink()
-            lock.release()
+            if lock.is_locked:
+                # While it is held: who waits for it sees then that it is gone, and makes another.
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink()
+                lock.release()
 
     def write_text(self, file: str, text: str) -> None:
         """Writes a file of text."""
@@ -129,70 +129,56 @@ class ResultsFolder:
         # Replaced, never rewritten in place: who reads it, also after a crash, sees the old one or
         # the new one. Under a name that other jobs do not use.
         unfinished = self.path / f"{file}.{uuid.uuid4().hex}.unfinished"
-        try:
-            unfinished.write_bytes(content)
-            os.replace(unfinished, self.path / file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-            raise FolderError.of(self.path, error) from error
+        with _writing_to(self.path):
+            try:
+                unfinished.write_bytes(content)
+                unfinished.replace(self.path / file)
+            finally:
+                unfinished.unlink(missing_ok=True)
 
     def remove(self, *files: str) -> None:
         """Removes files, if they are there."""
-        try:
+        with _writing_to(self.path):
             for file in files:
                 (self.path / file).unlink(missing_ok=True)
-        except OSError as error:
-            raise FolderError.of(self.path, error) from error
 
     def _write(self, run: Run) -> Run:
         header = {"settings": run.settings.plain(), "environment": run.environment, "examples": run.examples}
-        lines = [
-            json.dumps(record, allow_nan=False) + "\n" for record in (header, *map(_without_nan, run.epochs))
-        ]
-        self.write_text(f"{name(run.settings)}.jsonl", "".join(lines))
+        self.write_text(self._file(run.settings).name, "".join(map(_line, (header, *run.epochs))))
         return run
 
 
 def read(path: Path) -> list[Run]:
     """Returns the records in a file, or in all of a folder's; of several of one run that which is longest."""
     longest: dict[Settings, Run] = {}
-    for run in _read(sorted(path.glob("*.jsonl")) if path.is_dir() else [path]):
-        other = longest.setdefault(run.settings, run)
-        if other.done < run.done:
-            longest[run.settings] = run
+    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+        for run in _read(file):
+            longest[run.settings] = max(longest.get(run.settings, run), run, key=lambda run: run.done)
     return list(longest.values())
 
 
-def _read(files: list[Path]) -> list[Run]:
+def _read(file: Path) -> list[Run]:
     runs: list[Run] = []
-    for file in files:
-        try:
-            for line in file.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                if "settings" in record:
-                    examples = record["examples" if "examples" in record else "images"]  # of older records.
-                    where = dict(record["environment"])
-                    runs.append(Run(Settings.of(record["settings"]), where, dict(examples), []))
-                else:
-                    runs[-1].epochs.append(_with_nan(record))
-        except (ValueError, LookupError, TypeError) as error:
-            raise FolderError(f"{file} is damaged; remove it to run it again") from error
-        except OSError as error:
-            raise FolderError(f"cannot read {file}: {error.strerror}") from error
+    try:
+        for record in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            if "settings" in record:
+                examples = record["examples" if "examples" in record else "images"]  # of older records.
+                settings = Settings.of(record["settings"])
+                runs.append(Run(settings, dict(record["environment"]), dict(examples), []))
+            else:
+                epoch = {key: math.nan if value is None else value for key, value in record.items()}
+                runs[-1].epochs.append(epoch)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise FolderError(f"{file} is damaged; remove it to run it again") from error
+    except OSError as error:
+        raise FolderError(f"cannot read {file}: {error.strerror}") from error
     return runs
 
 
-def _without_nan(epoch: dict[str, Any]) -> dict[str, Any]:
-    """Returns what JSON can hold: where training diverged, null."""
-    return {
-        key: None if value != value or value in (math.inf, -math.inf) else value
-        for key, value in epoch.items()
-    }
-
-
-def _with_nan(epoch: dict[str, Any]) -> dict[str, Any]:
-    return {key: math.nan if value is None else value for key, value in epoch.items()}
+def _line(record: Mapping[str, Any]) -> str:
+    """Returns a line of JSON, which holds no numbers that are not finite: where training diverged, null."""
+    plain = json.loads(json.dumps(record), parse_constant=lambda constant: None)
+    return json.dumps(plain, allow_nan=False) + "\n"
 
 
 def name(settings: Settings) -> str:
@@ -235,7 +221,6 @@ def measured_with(environments: Iterable[Mapping[str, str]], packages: Iterable[
 
 
 def _cpus() -> str:
-    count = os.cpu_count()
-    if not hasattr(os, "sched_getaffinity"):  # only Linux lets a process have some of them.
-        return f"{count} CPUs"
-    return f"{len(os.sched_getaffinity(0))} of {count} CPUs"
+    # Only Linux lets a process have some of them.
+    some = f"{len(os.sched_getaffinity(0))} of " if hasattr(os, "sched_getaffinity") else ""
+    return f"{some}{os.cpu_count()} CPUs"

@@ -147,7 +147,7 @@ def _run(job: Job, record: Run, dataset: Dataset) -> None:
             if step == 0 and measured:
                 record = job.folder.add(record, {"epoch": 0, **measured})
 
-    job.display.start(settings, changing, per_epoch)
+    job.display.begin(settings, changing, per_epoch)
     watch = job.display.look
     epochs = train(settings, dataset, mesh=job.mesh, checkpoints=checkpoints, watch=watch, inspect=inspect)
     for number, epoch in enumerate(epochs, 1):
