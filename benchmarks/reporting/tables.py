@@ -21,10 +21,11 @@ def table_of(frame: pd.DataFrame) -> str:
 
 def csv_text(frame: pd.DataFrame) -> str:
     """Returns a data frame without its index as comma-separated values."""
-    return frame.to_csv(index=False, lineterminator="\n")
+    return frame.to_csv(index=False, lineterminator="\n", na_rep="nan")
 
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes rows of the same columns."""
     # As objects: a column of whole numbers stays one where a cell is empty.
-    ResultsFolder(file.parent).write_text(file.name, csv_text(pd.DataFrame(rows, dtype=object)))
+    cells = ({name: "" if cell is None else cell for name, cell in row.items()} for row in rows)
+    ResultsFolder(file.parent).write_text(file.name, csv_text(pd.DataFrame(cells, dtype=object)))
