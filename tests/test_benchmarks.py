@@ -22,7 +22,7 @@ from benchmarks.reporting import tuning as tune
 from benchmarks.training import loop as training
 from benchmarks.training import runner as sweep
 from benchmarks.training.loop import train
-from benchmarks.training.records import ResultsFolder, name, read
+from benchmarks.training.records import FolderError, ResultsFolder, name, read
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -434,31 +434,52 @@ def test_runs_of_other_settings_stand_beside_each_other(tmp_path):
     assert first in read(tmp_path)
 
 
-@pytest.mark.slow
-def test_results_of_other_versions_are_not_continued(tmp_path, capsys):
-    main([*QUICK, "--output", str(tmp_path)])
-    (record,) = tmp_path.glob("*.jsonl")
-    header = json.loads(record.read_text().splitlines()[0])
-    header["environment"]["jax"] = "0.0.1"
-    changed = json.dumps(header) + "\n"
-    record.write_text(changed)
-    capsys.readouterr()
-    line = error_of(capsys, [*QUICK, "--output", tmp_path])
-    assert "is of another environment: jax is '0.0.1' there and" in line
-    assert record.read_text() == changed
+EXAMPLES = {"train": 900, "held_out": 300}
 
 
 def test_records_that_count_images_are_read_and_continued(tmp_path):
-    folder, examples = ResultsFolder(tmp_path), {"train": 900, "held_out": 300}
-    run = folder.begin(digits("sgdm"), examples)
+    folder = ResultsFolder(tmp_path)
+    run = folder.begin(digits("sgdm"), EXAMPLES)
     (file,) = tmp_path.iterdir()
     file.write_text(file.read_text().replace('"examples"', '"images"'))
-    assert folder.begin(digits("sgdm"), examples) == run
+    assert folder.begin(digits("sgdm"), EXAMPLES) == run
+
+
+def test_files_may_be_joined_and_the_longest_record_of_a_run_counts(tmp_path):
+    folder = ResultsFolder(tmp_path / "one")
+    begun = folder.begin(digits("sgdm", 2), EXAMPLES)
+    (file,) = folder.path.iterdir()
+    texts = [file.read_text()]
+    longer = folder.add(begun, {"epoch": 1, "train_nll": 0.5})
+    texts.append(file.read_text())
+    assert folder.add(longer, {"epoch": 1, "train_nll": 0.7}) == longer  # is there already.
+    for order in (texts, texts[::-1]):
+        (tmp_path / "joined.jsonl").write_text("".join(order))
+        assert read(tmp_path) == [longer]
+    # A job goes on with what was joined, too.
+    joined = ResultsFolder(tmp_path)
+    assert joined.find({longer.settings: EXAMPLES}) == {longer.settings: longer}
+    assert joined.begin(longer.settings, EXAMPLES, longer) == longer
+
+
+def test_a_record_of_other_data_or_versions_is_not_continued(tmp_path):
+    folder = ResultsFolder(tmp_path)
+    run = folder.begin(digits("sgdm"), EXAMPLES)
+    (file,) = tmp_path.iterdir()
+    with pytest.raises(FolderError, match="is of other data: train is 900 there and 901 here"):
+        folder.begin(run.settings, {**EXAMPLES, "train": 901})
+    text = file.read_text()
+    file.write_text(text.replace(json.dumps(run.environment["jax"]), '"0.0.1"'))
+    with pytest.raises(FolderError, match="is of another environment: jax is '0.0.1' there and"):
+        folder.find({run.settings: EXAMPLES})
+    # What is finished need not be continued.
+    file.write_text(file.read_text() + '{"epoch": 1}\n')
+    assert folder.find({run.settings: EXAMPLES})[run.settings].finished
 
 
 def test_a_diverged_run_is_recorded_in_json_that_every_parser_reads(tmp_path):
     folder = ResultsFolder(tmp_path)
-    run = folder.begin(digits("sgdm"), {"train": 900, "held_out": 300})
+    run = folder.begin(digits("sgdm"), EXAMPLES)
     folder.add(run, {"epoch": 1, "train_nll": math.nan, "held_out_nll": math.inf, "held_out_top1": 0.1})
     (record,) = tmp_path.iterdir()
 

@@ -11,15 +11,14 @@ from benchmarks.data.registry import is_text
 from benchmarks.reporting.statistics import difference, differs, frame_of, measure_of, scores
 from benchmarks.training.records import FolderError, Run
 
-WORKLOAD = ("dataset", "model", "batch_size", "epochs", "held_out")
-
 
 class Workload:
     """What is compared: runs of one task, also those that have not finished."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         """Finds what is best."""
-        self.runs, self.first = runs, runs[0].settings
+        self.runs, self.first, self.examples = runs, runs[0].settings, runs[0].examples
+        self.task = _task(runs[0])
         self.settings = list(dict.fromkeys(without_seed(run.settings) for run in runs))
         self.measure = measure_of(self.first.dataset)
         self.frame = frame_of(run for run in runs if run.finished)
@@ -48,11 +47,15 @@ def workloads(runs: Sequence[Run]) -> list[Workload]:
     """
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in sorted(filter(_is_whole, runs), key=lambda run: position(run.settings)):
-        kind = (*(getattr(run.settings, name) for name in WORKLOAD), *run.examples.values())
-        found.setdefault(kind, []).append(run)
+        found.setdefault(_task(run), []).append(run)
     if runs and not found:
         raise FolderError("there is nothing to report: all records lack epochs or losses")
     return list(map(Workload, found.values()))
+
+
+def _task(run: Run) -> tuple[Any, ...]:
+    of = run.settings
+    return of.dataset, of.model, of.batch_size, of.epochs, of.held_out, *run.examples.values()
 
 
 def _is_whole(run: Run) -> bool:

@@ -10,7 +10,7 @@ from rich.table import Table
 from benchmarks.config.labels import TOLD, columns, duration, label, method, names, p_text, varying
 from benchmarks.config.settings import Settings, presets
 from benchmarks.data.registry import is_text, kind
-from benchmarks.reporting.comparison import WORKLOAD, Workload, seeds, verdict, workloads
+from benchmarks.reporting.comparison import Workload, seeds, verdict, workloads
 from benchmarks.reporting.curves import curves
 from benchmarks.reporting.figures import picture
 from benchmarks.reporting.statistics import NLL, PERPLEXITY, TOP1, TRAIN_NLL, frame_of, mean_std
@@ -51,7 +51,8 @@ def write(folder: ResultsFolder, runs: Sequence[Run], at: Sequence[int] | None =
     """Writes the tables and, where a run has finished, the curves; returns the names."""
     files = {"table.md": markdown(runs, at).encode()}
     finished = [workload for workload in workloads(runs) if workload.results]
-    for workload, suffix in zip(finished, _suffixes(finished), strict=True):
+    for workload in finished:
+        suffix = "".join(f"-{value}" for value in workload.task) if len(finished) > 1 else ""
         files[f"table{suffix}.csv"] = csv_text(tabulate(workload, at)).encode()
         title = f"{workload.first.model} on {workload.first.dataset}. {seeds(workload)}"
         figure = curves(workload.frame, names(workload.settings), title)
@@ -61,16 +62,6 @@ def write(folder: ResultsFolder, runs: Sequence[Run], at: Sequence[int] | None =
     for name, content in files.items():
         folder.write_bytes(name, content)
     return list(files)
-
-
-def _suffixes(compared: Sequence[Workload]) -> list[str]:
-    """Returns what the names of files end in, so that no two are the same."""
-    if len(compared) == 1:
-        return [""]
-    rows = [{**vars(workload.first), "train": workload.runs[0].examples["train"]} for workload in compared]
-    frame = pd.DataFrame(rows, columns=[*WORKLOAD, "train"]).astype(str)
-    shown = [name for name in frame if name in ("dataset", "model", "epochs") or frame[name].nunique() > 1]
-    return ["-".join(["", *row]) for row in frame[shown].to_numpy()]
 
 
 def tabulate(workload: Workload, at: Sequence[int] | None = None) -> pd.DataFrame:
@@ -96,7 +87,7 @@ def tabulate(workload: Workload, at: Sequence[int] | None = None) -> pd.DataFram
 def _measured(workload: Workload, epoch: int) -> Iterator[tuple[str, list[str]]]:
     """Gives the columns of an epoch: what was measured, and what the papers publish."""
     groups = workload.frame[workload.frame.epoch == epoch].groupby("setting", sort=False)
-    published = [_published(setting, workload.runs[0].examples, epoch) for setting in workload.results]
+    published = [_published(setting, workload.examples, epoch) for setting in workload.results]
     for measure in (TRAIN_NLL, *((NLL, PERPLEXITY) if is_text(workload.first.dataset) else (TOP1,))):
         of = "" if measure is TRAIN_NLL else f"{workload.first.held_out} "
         cells = [mean_std(values, measure.spec) for _, values in groups[measure.key]]
@@ -126,7 +117,7 @@ def _published(setting: Settings, examples: dict[str, int], epoch: int) -> dict[
 
 def explain(workload: Workload) -> str:
     """Returns how to read the table, and what it shows."""
-    first, examples = workload.first, workload.runs[0].examples
+    first, examples = workload.first, workload.examples
     to_train_on = "an epoch" if is_text(first.dataset) else "to train on"
     return (
         f"{seeds(workload)}, after {duration(first)} of {first.model} on {first.dataset} "

@@ -88,10 +88,11 @@ def mean_std(values: Values, spec: str, spec_of_std: str | None = None) -> str:
 
 def welch(a: Values, b: Values) -> tuple[float, float] | None:
     """Returns the 95 % interval of the difference of means, or None if a run diverged."""
-    if not np.isfinite([*a, *b]).all():
+    a, b = np.asarray(a), np.asarray(b)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return None
     if np.ptp(a) == np.ptp(b) == 0:
-        return (a[0] - b[0],) * 2
+        return (float(a[0] - b[0]),) * 2
     with warnings.catch_warnings():
         # Seeds that agree in every image: their variance of 0 is right.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)

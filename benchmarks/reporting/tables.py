@@ -21,11 +21,15 @@ def table_of(frame: pd.DataFrame) -> str:
 
 def csv_text(frame: pd.DataFrame) -> str:
     """Returns a data frame without its index as comma-separated values."""
-    return frame.to_csv(index=False, lineterminator="\n")
+    return frame.to_csv(index=False, lineterminator="\n", na_rep="nan")
 
 
 def write_csv(file: Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
     """Writes a data frame without its index, or rows of the same columns; what is missing is empty."""
     # As objects: a column of whole numbers stays one where a cell is empty.
-    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, dtype=object)
-    ResultsFolder(file.parent).write_text(file.name, csv_text(frame))
+    frame = pd.DataFrame(rows, dtype=object)
+    ResultsFolder(file.parent).write_text(file.name, csv_text(frame.where(frame.map(_is_there), "")))
+
+
+def _is_there(cell: object) -> bool:
+    return cell is not None

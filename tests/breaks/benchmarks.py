@@ -153,7 +153,7 @@ BREAKS = [
     Break(
         "benchmarks/reporting/comparison.py",
         "return numbers == list(range(1, run.done + 1))",
-        "return run.done == len(numbers)",
+        "return True",
         "tests/test_report.py",
     ),
     Break(
