@@ -93,6 +93,7 @@ def test_another_seed_gives_another_run(one_device):
     assert first.train_nll != second.train_nll
 
 
+@pytest.mark.slow
 def test_compare_writes_tables_pictures_and_records(tmp_path, capsys):
     output = tmp_path / "new" / "folder"
     assert main([*QUICK, "--output", str(output)]) == 0

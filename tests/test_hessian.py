@@ -101,6 +101,7 @@ def test_other_convolutions_are_refused(options):
 
 
 @pytest.mark.usefixtures("_linear")
+@pytest.mark.slow
 def test_the_experiment_writes_what_it_measured_and_repeats_nothing(tmp_path, monkeypatch):
     command = ["hessian", "--quick", "--output", str(tmp_path)]
     assert main(command) == 0

@@ -106,6 +106,7 @@ def test_the_recipe_is_best_over_tasks_and_the_others_of_theirs():
     assert list(names)[2] == "LPSGDM at unit RMS, p 6, the best"
 
 
+@pytest.mark.slow
 def test_the_study_continues_run_by_run_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(MODELS, "resnet4", Model(Linear))
     command = ["learning_rates", "--quick", "--output", str(tmp_path)]

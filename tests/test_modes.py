@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 every_kind = pytest.mark.parametrize("name", KINDS)
 
 
+@pytest.mark.slow
 def test_every_dtype_is_right_with_float64_enabled_and_strict_promotion():
     modes = {
         "JAX_ENABLE_X64": "1",
