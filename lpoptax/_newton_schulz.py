@@ -48,9 +48,9 @@ def schatten_power(
     mixed = _mixed_iterates(x, gram, square, factor(weights, x), precision)
     if unit_rms:
         return mixed / factor(_positive(jnp.sqrt(_mean_square(mixed))), mixed)
-    # In two factors, since largest * norm may overflow.
-    scale = signed_power(norm, exponent, relative_eps) * signed_power(largest, exponent, 0 * largest)
-    return mixed * factor(scale, mixed)
+    # One after the other: the product of both may leave the range of floats.
+    scaled = mixed * factor(signed_power(norm, exponent, relative_eps), mixed)
+    return scaled * factor(signed_power(largest, exponent, jnp.zeros_like(largest)), mixed)
 
 
 def _largest(matrices: jax.Array) -> jax.Array:
