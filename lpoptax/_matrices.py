@@ -94,10 +94,9 @@ def _checked_axes(leaf: ArrayLike, numbers: Any) -> Axes | bool:
 
 
 def _axes(leaf: ArrayLike, reduction: tuple[int, ...], output: tuple[int, ...]) -> Axes | bool:
-    if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact):
-        raise ValueError(
-            f"updates must be floats where they are matrices, got a matrix of {jnp.asarray(leaf).dtype}."
-        )
+    dtype = jnp.result_type(leaf)  # abstract leaves have one, too.
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"updates must be floats where they are matrices, got a matrix of {dtype}.")
     shape = jnp.shape(leaf)
     if 0 in shape:
         return False

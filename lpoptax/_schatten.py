@@ -128,13 +128,13 @@ def scale_by_schatten_power(
     check("p", p, lambda v: v >= 2, "at least 2 (infinity included)", may_be_schedule=True)
     check_non_negative("eps", eps)
     steps = _STEPS if ns_steps is None else ns_steps
-    if not isinstance(steps, int) or not 1 <= steps <= _MOST_STEPS:
+    if type(steps) is not int or not 1 <= steps <= _MOST_STEPS:
         raise ValueError(
             f"ns_steps must be a whole number from 1 to {_MOST_STEPS}, got ns_steps={ns_steps!r} "
             "(under inject_hyperparams, name it in static_args)."
         )
     if normalization not in (None, "rms"):
-        raise ValueError(f"normalization must be one of None, 'rms', got normalization={normalization!r}.")
+        raise ValueError(f"normalization must be None or 'rms', got normalization={normalization!r}.")
     check_batch_sharding(batch_sharding)
     settings = _Settings(steps, precision, normalization == "rms", batch_sharding)
 

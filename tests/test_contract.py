@@ -209,7 +209,7 @@ def test_no_implicit_promotion_happens(row):
 @every_kind_with_p
 def test_many_p_train_in_one_compiled_program(row):
     params, gradients = random_problem(steps=4)
-    p = jnp.array([1.5, 2.0, 3.0, 8.0])
+    p = jnp.array([row.lowest_p, 2.0, 3.0, 8.0])
 
     @jax.jit
     @jax.vmap
@@ -418,6 +418,8 @@ def test_a_bad_gradient_propagates_and_apply_if_finite_recovers(row, bad):
 
 @every_kind
 def test_flatten_changes_nothing(row):
+    if row.factory is lpoptax.schatten_sgdm:
+        pytest.skip("a flat tree has no matrices")
     if row.static_args:
         row = row._replace(settings={**row.settings, "weight_decay_mask": None})  # there is one leaf left
     params, gradients = random_problem(steps=3)
