@@ -12,38 +12,43 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from lpoptax._precision import widen
+from lpoptax._precision import cast_like, widen
 
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """The order of a leaf's axes: the batch's, then those of a matrix's rows and columns, the fewer first."""
+    """Which axes of a stack of equal leaves are the batch, which the rows and columns, the fewer first."""
 
-    order: tuple[int, ...]
-    batch: int  # how many axes each of the three has
-    rows: int
+    batch: tuple[int, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
 
-    def to_stack(self, leaf: ArrayLike) -> jax.Array:
-        """Returns a leaf as a stack of matrices [batch, rows, columns]."""
-        (wide,) = widen(leaf)
-        transposed = _without_merged_shards(jnp.transpose(wide, self.order), self)
-        return jnp.reshape(transposed, self.sizes(transposed.shape))
+    def to_matrices(self, stack: jax.Array) -> jax.Array:
+        """Returns a stack of leaves as one of matrices [batch, rows, columns], in the dtype to compute in."""
+        (wide,) = widen(stack)
+        merged = [axis for side in self._sides if _merges(side, stack) for axis in side]
+        ordered = jnp.transpose(_placed(wide, _less(wide, merged)), self._order)
+        return jnp.reshape(ordered, [math.prod(stack.shape[axis] for axis in side) for side in self._sides])
 
-    def from_stack(self, stack: jax.Array, like: ArrayLike) -> jax.Array:
-        """Returns the leaf that the stack was."""
-        shape = jnp.shape(like)
-        unmerged = jnp.reshape(_without_merged_shards(stack, self), [shape[axis] for axis in self.order])
-        inverse = sorted(range(len(shape)), key=lambda axis: self.order[axis])
-        return jnp.transpose(unmerged, inverse)
-
-    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Returns the sizes of a stack of matrices, given that of the axes in order."""
-        ends = self.batch, self.batch + self.rows
-        return math.prod(shape[: ends[0]]), math.prod(shape[ends[0] : ends[1]]), math.prod(shape[ends[1] :])
+    def from_matrices(self, matrices: jax.Array, like: jax.Array) -> jax.Array:
+        """Returns the matrices as the stack of leaves that they were, placed like it."""
+        merged = [index for index, side in enumerate(self._sides) if _merges(side, like)]
+        placed = _placed(matrices, _less(matrices, merged))
+        ordered = jnp.reshape(placed, [like.shape[axis] for axis in self._order])
+        stack = jnp.transpose(ordered, [self._order.index(axis) for axis in range(like.ndim)])
+        return _placed(stack, _explicit(like))
 
     @property
-    def merges(self) -> bool:
-        return (self.batch, self.rows, len(self.order)) not in ((0, 1, 2), (1, 1, 3))
+    def _sides(self) -> tuple[tuple[int, ...], ...]:
+        return self.batch, self.rows, self.columns
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return self.batch + self.rows + self.columns
+
+
+def _merges(side: tuple[int, ...], stack: jax.Array) -> bool:
+    return sum(stack.shape[axis] > 1 for axis in side) > 1
 
 
 def axes_of_matrices(updates: optax.Updates, numbers: Any) -> Any:
@@ -94,49 +99,75 @@ def _checked_axes(leaf: ArrayLike, numbers: Any) -> Axes | bool:
 
 
 def _axes(leaf: ArrayLike, reduction: tuple[int, ...], output: tuple[int, ...]) -> Axes | bool:
-    dtype = jnp.result_type(leaf)  # abstract leaves have one, too.
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        raise ValueError(f"updates must be floats where they are matrices, got a matrix of {dtype}.")
+    if not jnp.issubdtype(_dtype(leaf), jnp.inexact):
+        raise ValueError(f"updates must be floats where they are matrices, got a matrix of {_dtype(leaf)}.")
     shape = jnp.shape(leaf)
     if 0 in shape:
         return False
     rows, columns = sorted((reduction, output), key=lambda axes: math.prod(shape[axis] for axis in axes))
-    batch = tuple(axis for axis in range(len(shape)) if axis not in (*rows, *columns))
-    return Axes((*batch, *rows, *columns), len(batch), len(rows))
+    batch = [axis for axis in range(len(shape)) if axis not in (*rows, *columns)]
+    # The first axis of a stack counts the leaves.
+    return Axes((0, *_next(batch)), _next(rows), _next(columns))
 
 
-def map_stacks(
+def _next(axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(axis + 1 for axis in axes)
+
+
+def map_matrices(
     function: Callable[[jax.Array], jax.Array],
     leaves: Sequence[ArrayLike],
     axes: Sequence[Axes],
     sharding: NamedSharding | None,
+    *,
+    unless: jax.Array,
 ) -> list[jax.Array]:
-    """Maps a function of stacks of matrices over leaves; those of one shape go through it together."""
-    stacks = [one.to_stack(leaf) for one, leaf in zip(axes, leaves, strict=True)]
+    """Maps a function of stacks of matrices over leaves, which stay what they are where `unless` is true.
+
+    Equal leaves are stacked before anything else, so that a program hardly grows with their number, and
+    matrices of one shape go through the function together.
+    """
+    alike = _grouped(
+        [(jnp.shape(x), _dtype(x), one, _explicit(x)) for x, one in zip(leaves, axes, strict=True)]
+    )
+    stacks = [jnp.stack([leaves[index] for index in group]) for group in alike]
+    axes = [axes[group[0]] for group in alike]
+    matrices = [one.to_matrices(stack) for one, stack in zip(axes, stacks, strict=True)]
+    mapped: dict[int, jax.Array] = {}
+    for together in _grouped([(x.shape[1:], x.dtype, _less(x, [0])) for x in matrices]):
+        results = _on_whole_matrices(function, [matrices[index] for index in together], sharding)
+        for index, result in zip(together, results, strict=True):
+            back = cast_like(axes[index].from_matrices(result, stacks[index]), stacks[index])
+            for leaf, one in zip(alike[index], jnp.unstack(back), strict=True):
+                # A selection also tells the compiler to shard the result like the leaf.
+                mapped[leaf] = jnp.where(unless, leaves[leaf], one)
+    return [mapped[index] for index in range(len(leaves))]
+
+
+def _dtype(leaf: ArrayLike) -> Any:
+    return jnp.result_type(leaf)  # abstract leaves have one, too.
+
+
+def _grouped(keys: Sequence[Any]) -> list[list[int]]:
+    """Returns the indices of equal keys, in a list for each."""
     groups: dict[Any, list[int]] = {}
-    for index, stack in enumerate(stacks):
-        groups.setdefault((stack.shape[1:], stack.dtype, _explicit(stack)), []).append(index)
-    mapped: list[Any] = [None] * len(stacks)
-    for members in groups.values():
-        parts = _on_whole_matrices(function, [stacks[index] for index in members], sharding)
-        for index, part in zip(members, parts, strict=True):
-            mapped[index] = _placed(axes[index].from_stack(part, leaves[index]), _explicit(leaves[index]))
-    return mapped
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
 def _on_whole_matrices(
     function: Callable[[jax.Array], jax.Array], stacks: list[jax.Array], sharding: NamedSharding | None
 ) -> list[jax.Array]:
-    sizes = [len(stack) for stack in stacks]
     if len(stacks) > 1:  # An axis that is sharded cannot be concatenated.
-        stacks = [_placed(stack, _replicated(stack, axes=1)) for stack in stacks]
+        stacks = [_placed(stack, _less(stack, [0])) for stack in stacks]
     together = jnp.concatenate(stacks)
     # Zero matrices, so that all devices have equally many.
     missing = 0 if sharding is None else -len(together) % _devices(sharding)
     padded = jnp.pad(together, [(0, missing), (0, 0), (0, 0)]) if missing else together
-    placed = _placed(padded, _replicated(padded, axes=3) if sharding is None else sharding)
+    placed = _placed(padded, _less(padded, range(3)) if sharding is None else sharding)
     result = _placed(function(placed), _explicit(padded))
-    return jnp.split(result, list(itertools.accumulate(sizes)))[:-1]
+    return jnp.split(result, list(itertools.accumulate(map(len, stacks))))[:-1]
 
 
 def check_batch_sharding(sharding: Any) -> None:
@@ -168,17 +199,13 @@ def _is_explicit(sharding: NamedSharding) -> bool:
     return any(kind == jax.sharding.AxisType.Explicit for kind in sharding.mesh.axis_types or ())
 
 
-def _replicated(x: jax.Array, axes: int) -> NamedSharding | None:
-    """Returns the explicit sharding of an array, less that of its first axes."""
+def _less(x: jax.Array, axes: Sequence[int]) -> NamedSharding | None:
+    """Returns the explicit sharding of an array, less that of some axes."""
     sharding = _explicit(x)
     if sharding is None:
         return None
-    spec = PartitionSpec(*[None] * axes, *sharding.spec[axes:])  # type: ignore[no-untyped-call]
-    return NamedSharding(sharding.mesh, spec)
-
-
-def _without_merged_shards(x: jax.Array, axes: Axes) -> jax.Array:
-    return _placed(x, _replicated(x, axes=x.ndim)) if axes.merges else x
+    spec = [None if axis in axes else names for axis, names in enumerate(sharding.spec)]
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
 
 
 def _placed(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lpoptax._power import signed_power
 from lpoptax._precision import factor, scalar, smallest_normal
 
 # The sum is fitted for singular values from 1.5 * 2.5^-steps, where the last two iterates still differ: from
@@ -48,9 +47,10 @@ def schatten_power(
     mixed = _mixed_iterates(x, gram, square, factor(weights, x), precision)
     if unit_rms:
         return mixed / factor(_positive(jnp.sqrt(_mean_square(mixed))), mixed)
-    # One after the other: the product of both may leave the range of floats.
-    scaled = mixed * factor(signed_power(norm, exponent, relative_eps), mixed)
-    return scaled * factor(signed_power(largest, exponent, jnp.zeros_like(largest)), mixed)
+    # One after the other: the product of both may leave the range of floats. By XLA's own powers,
+    # of one operation: the compiler may repeat it for each leaf that is sliced from the result.
+    scaled = mixed * factor(norm * (norm + relative_eps) ** (exponent - 1), mixed)
+    return scaled * factor(largest**exponent, mixed)
 
 
 def _largest(matrices: jax.Array) -> jax.Array:

@@ -11,10 +11,10 @@ from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check, check_non_negative, evaluate
-from lpoptax._matrices import Axes, axes_of_matrices, check_batch_sharding, map_stacks
+from lpoptax._matrices import Axes, axes_of_matrices, check_batch_sharding, map_matrices
 from lpoptax._newton_schulz import schatten_power
 from lpoptax._power import inverse_p_minus_1
-from lpoptax._precision import cast_like, widen
+from lpoptax._precision import widen
 
 # A tree of optax.contrib.MuonDimensionNumbers and None, or a function from params to one.
 WeightDimensionNumbers: TypeAlias = optax.Params | Callable[[optax.Params], optax.Params | None]
@@ -191,7 +191,5 @@ def _powers_of_matrices(
     def power(stack: jax.Array) -> jax.Array:
         return schatten_power(stack, exponent, eps, steps=steps, precision=precision, unit_rms=unit_rms)
 
-    powers = map_stacks(power, leaves, axes, batch_sharding)
-    # At p = 2 the leaf itself. A selection also tells the compiler to shard the result like the leaf.
-    is_identity = (exponent == 1) & (not unit_rms)
-    return [jnp.where(is_identity, leaf, cast_like(u, leaf)) for u, leaf in zip(powers, leaves, strict=True)]
+    is_identity = (exponent == 1) & (not unit_rms)  # At p = 2 not even a rounding is left.
+    return map_matrices(power, leaves, axes, batch_sharding, unless=is_identity)

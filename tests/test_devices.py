@@ -192,6 +192,11 @@ MATRICES = {
         PartitionSpec(None, None, "devices", None),
         MATRIX._replace(reduction_axis=(0, 1, 2), output_axis=3),
     ),
+    "more layers": (
+        (2, 8, 6, 4),
+        PartitionSpec(None, "devices", None, None),
+        MATRIX._replace(reduction_axis=3, output_axis=0),
+    ),
     "layers": ((8, 6, 4), PartitionSpec("devices", None, None), MATRIX._replace(reduction_axis=2)),
     "vector": ((16,), PartitionSpec("devices"), None),
 }
