@@ -74,6 +74,13 @@ def test_singular_values_are_raised_to_the_power_within_the_bound(p, shape, step
     assert_close_in_unit_rms(found, reference.schatten_power(g, p), bound)
 
 
+@pytest.mark.parametrize("shape", [(32, 40), (32, 128), (16, 512)])
+def test_rounding_errors_do_not_grow_in_wide_matrices(shape):
+    g = matrix(shape, lowest=2e-4)
+    found = power(jnp.asarray(g, jnp.float32), np.inf, ns_steps=14)
+    assert_close_in_unit_rms(found, reference.schatten_power(g, np.inf), 0.005)
+
+
 @every_p
 @pytest.mark.parametrize("shape", SHAPES)
 def test_bfloat16_adds_its_rounding(p, shape):
