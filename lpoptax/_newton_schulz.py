@@ -19,9 +19,9 @@ from lpoptax._precision import factor, scalar, smallest_normal
 # The sum is fitted for singular values from 1.5 * 2.5^-steps, where the last two iterates still differ: from
 # below it would be 15 % wrong, and from far above the weights would be the difference of large ones.
 _LOWEST, _SLOPE, _POINTS = 1.5, 2.5, 128
-# In float32 the eigenvalues of A below 1e-7 are rounding errors, which four steps multiply with
-# less than 2,000.
-_STEPS_OF_POLYNOMIALS = 4
+# Each step multiplies rounding errors of A by up to 6.25: four at once do no harm in float32, and three none
+# in the bfloat16 that accelerators may round the operands of products to.
+_STEPS_OF_POLYNOMIALS = 3
 
 
 def schatten_power(

@@ -86,7 +86,13 @@ def test_importing_the_library_starts_no_backend():
 
 
 @pytest.mark.parametrize(
-    "optimizer", [lpoptax.lpsgd(0.1, 3.0), lpoptax.lpsgdm(0.1, 3.0), lpoptax.stacey(0.1, 3.0)]
+    "optimizer",
+    [
+        lpoptax.lpsgd(0.1, 3.0),
+        lpoptax.lpsgdm(0.1, 3.0),
+        lpoptax.stacey(0.1, 3.0),
+        lpoptax.schatten_sgdm(0.1, 3.0),
+    ],
 )
 def test_the_aliases_accept_unknown_extra_arguments(optimizer):
     assert isinstance(optimizer, optax.GradientTransformationExtraArgs)

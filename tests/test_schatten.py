@@ -13,6 +13,7 @@ from hypothesis import given
 from optax.contrib import MuonDimensionNumbers
 
 import lpoptax
+from lpoptax import _newton_schulz
 from tests import reference
 from tests.helpers import enable_x64, random_problem, trajectory
 from tests.test_power import HALF_AND_SINGLE, extreme_values
@@ -79,6 +80,28 @@ def test_rounding_errors_do_not_grow_in_wide_matrices(shape):
     g = matrix(shape, lowest=2e-4)
     found = power(jnp.asarray(g, jnp.float32), np.inf, ns_steps=14)
     assert_close_in_unit_rms(found, reference.schatten_power(g, np.inf), 0.005)
+
+
+@pytest.mark.parametrize("shape", [(32, 40), (32, 128)])
+@pytest.mark.parametrize(("dtype", "bound"), [(jnp.float16, 0.003), (jnp.bfloat16, 0.03)])
+def test_products_of_lower_precision_are_good_for_large_singular_values(shape, dtype, bound, monkeypatch):
+    exact_product = _newton_schulz._product
+
+    def product(x, y, precision):
+        is_of_matrices = x.ndim == 3
+        # A float16 has the fraction of a TF32.
+        x, y = (z.astype(dtype).astype(z.dtype) if is_of_matrices else z for z in (x, y))
+        return exact_product(x, y, precision)
+
+    monkeypatch.setattr(_newton_schulz, "_product", product)
+    for p, s in ((np.inf, 0.0), (3.0, 0.5)):
+        settings = {"eps": 0.0, "precision": "highest", "unit_rms": True}
+        for lowest, steps in ((3e-2, 8), (1e-3, 16)):
+            g = matrix(shape, lowest)
+            stack = jnp.asarray(g, jnp.float32)[None]
+            (found,) = _newton_schulz.schatten_power(stack, jnp.float32(s), steps=steps, **settings)
+            # Small ones drown in rounding errors, but do not grow from step to step.
+            assert_close_in_unit_rms(found, reference.schatten_power(g, p), bound if lowest > 1e-2 else 0.6)
 
 
 @every_p

@@ -273,7 +273,7 @@ BREAKS = [
     ),
     Break(
         "lpoptax/_newton_schulz.py",
-        "_STEPS_OF_POLYNOMIALS = 4",
+        "_STEPS_OF_POLYNOMIALS = 3",
         "_STEPS_OF_POLYNOMIALS = 16",
         "tests/test_schatten.py",
     ),
