@@ -7,6 +7,7 @@ sum of the iterates comes close to it.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -46,7 +47,7 @@ def schatten_power(
     weights = _weights(steps, exponent, (relative_eps / norm)[:, 0, 0])
     mixed = _mixed_iterates(x, gram, square, factor(weights, x), precision)
     if unit_rms:
-        return mixed / factor(_positive(jnp.sqrt(_mean_square(mixed))), mixed)
+        return mixed / factor(_root(jnp.mean, mixed), mixed)
     # One after the other: the product of both may leave the range of floats. By XLA's own powers,
     # of one operation: the compiler may repeat it for each leaf that is sliced from the result.
     scaled = mixed * factor(norm * (norm + relative_eps) ** (exponent - 1), mixed)
@@ -54,9 +55,11 @@ def schatten_power(
 
 
 def _largest(matrices: jax.Array) -> jax.Array:
-    largest = jnp.max(jnp.abs(matrices), axis=(1, 2), keepdims=True)
+    # Only a unit: what is computed in it does not depend on it.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(matrices), axis=(1, 2), keepdims=True))
     # Where neither it nor its reciprocal is subnormal.
-    return jnp.clip(largest, smallest_normal(largest), 1 / (4 * smallest_normal(largest)))
+    limits = smallest_normal(largest), 1 / (4 * smallest_normal(largest))
+    return jnp.where(largest == 0, 1, jnp.clip(largest, *limits))
 
 
 def _normalized(x: jax.Array, precision: jax.lax.PrecisionLike) -> tuple[jax.Array, ...]:
@@ -66,10 +69,10 @@ def _normalized(x: jax.Array, precision: jax.lax.PrecisionLike) -> tuple[jax.Arr
     times the largest, and 1.7 times for m singular values that are all alike at m = 64.
     """
     gram = _product(x, _adjoint(x), precision)
-    norm = _positive(_frobenius(gram))
+    norm = _root(jnp.sum, gram)
     gram = gram / factor(norm, gram)
     square = _product(gram, gram, precision)
-    ratio = _positive(_frobenius(square))
+    ratio = _root(jnp.sum, square)
     root = jnp.sqrt(ratio)
     norm = jnp.sqrt(norm * root)
     return x / factor(norm, x), gram / factor(root, gram), square / factor(ratio, square), norm
@@ -144,14 +147,7 @@ def _adjoint(x: jax.Array) -> jax.Array:
     return jnp.conj(jnp.swapaxes(x, 1, 2))
 
 
-def _mean_square(x: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.abs(x) ** 2, axis=(1, 2), keepdims=True)
-
-
-def _frobenius(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.abs(x) ** 2, axis=(1, 2), keepdims=True))
-
-
-def _positive(x: jax.Array) -> jax.Array:
-    """Returns x, but 1 for 0: a zero matrix is divided by 1."""
-    return jnp.where(x == 0, 1, x)
+def _root(of: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+    """Returns the root of the sum, or the mean, of each matrix's squares; for 0 it is 1, to divide by."""
+    total = of(jnp.abs(x) ** 2, axis=(1, 2), keepdims=True)
+    return jnp.sqrt(jnp.where(total == 0, 1, total))

@@ -69,7 +69,8 @@ def scale_by_schatten_power(
 
     On many devices the result is right however leaves are sharded, and the compiler chooses how the
     products are. With ``batch_sharding`` each device has some matrices whole: shards are exchanged
-    once before the products and once after, and nothing between.
+    once before the products and once after, and nothing between. The updates are sharded like the leaves,
+    but where leaves of one shape differ in that, on a mesh with automatic axes, as the compiler chooses.
 
     Args:
         p: the norm, 2 <= p <= infinity; a number, a traced scalar, or a schedule that maps the step

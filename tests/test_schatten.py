@@ -198,9 +198,9 @@ def test_a_matrix_of_rank_one_keeps_its_vectors(p, shape):
 @pytest.mark.parametrize("p", [2.0, 2.0001, 3.0, np.inf])
 def test_no_finite_matrix_gives_nan_or_infinity(dtype, normalization, p):
     values = extreme_values(dtype)
-    each = values[:, None, None] * jnp.asarray([[[1.0, -0.5, 0.25], [0.125, 1.0, 0.5]]], dtype)
-    alike = jnp.broadcast_to(values[:, None, None], (22, 4, 3))
-    for g in (each, alike, jnp.outer(jnp.ones(5, dtype), values)):
+    different, alike = jnp.asarray([[1.0, -0.5, 0.25], [0.125, 1.0, 0.5]], dtype), jnp.ones((2, 3), dtype)
+    stack = jnp.concatenate([jnp.einsum("i,jk->ijk", values, one) for one in (different, alike)])
+    for g in (stack, jnp.outer(jnp.ones(5, dtype), values)):
         for eps in (0.0, 1e-45, 1e-8, 1.0, 1e30, 3e38):
             u = power(g, p, eps, normalization=normalization)
             assert u.dtype == dtype
@@ -258,6 +258,21 @@ def test_the_derivative_in_p_is_that_of_finite_differences():
     with enable_x64(True):
         g = jnp.asarray(matrix((6, 10)))
         chex.assert_numerical_grads(lambda p: power(g, p, 1e-3), (jnp.array(3.0),), order=1, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", [None, "rms"])
+def test_the_derivative_in_the_matrix_is_that_of_finite_differences(normalization):
+    with enable_x64(True):
+        g = jnp.asarray(matrix((3, 5)))
+        chex.assert_numerical_grads(
+            lambda g: power(g, 3.0, 1e-3, ns_steps=4, normalization=normalization), (g,), order=1, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("normalization", [None, "rms"])
+def test_the_derivative_at_zero_is_finite(normalization):
+    slope = jax.grad(lambda g: jnp.sum(power(g, 3.0, 1e-3, normalization=normalization)))(jnp.zeros((3, 5)))
+    chex.assert_tree_all_finite(slope)
 
 
 # Which leaves
