@@ -12,6 +12,9 @@ from lpoptax._normalization import normalize_by_update_rms as normalize_by_updat
 from lpoptax._power import ScaleByLpPowerState as ScaleByLpPowerState
 from lpoptax._power import lp_power as lp_power
 from lpoptax._power import scale_by_lp_power as scale_by_lp_power
+from lpoptax._schatten import ScaleBySchattenPowerState as ScaleBySchattenPowerState
+from lpoptax._schatten import scale_by_schatten_power as scale_by_schatten_power
+from lpoptax._schatten_sgdm import schatten_sgdm as schatten_sgdm
 from lpoptax._schedules import cosine_p_schedule as cosine_p_schedule
 from lpoptax._schedules import gradual_p_schedule as gradual_p_schedule
 from lpoptax._stacey import stacey as stacey
@@ -25,6 +28,7 @@ __all__ = [
     "ScaleByInterpolatedMomentumState",
     "ScaleByLpPowerState",
     "ScaleByLpSteepestDescentState",
+    "ScaleBySchattenPowerState",
     "StaceyCouplingState",
     "cosine_p_schedule",
     "gradual_p_schedule",
@@ -36,6 +40,8 @@ __all__ = [
     "scale_by_interpolated_momentum",
     "scale_by_lp_power",
     "scale_by_lp_steepest_descent",
+    "scale_by_schatten_power",
+    "schatten_sgdm",
     "stacey",
     "stacey_coupling",
 ]

@@ -18,6 +18,7 @@ class Row(NamedTuple):
     p_names: tuple[str, ...] = ("p",)  # the settings that are norms.
     static_args: tuple[str, ...] = ()  # what inject_hyperparams must leave alone.
     learning_rate: float = 1e-3  # one that converges on the test functions.
+    lowest_p: float = 1.5  # of those to test.
 
     def build(self, **changes):
         """Returns the optimizer, with some settings replaced."""
@@ -34,6 +35,10 @@ def power_chain(learning_rate, p):
 
 def steepest_chain(learning_rate, p):
     return optax.chain(lpoptax.scale_by_lp_steepest_descent(p), optax.scale_by_learning_rate(learning_rate))
+
+
+def schatten_chain(learning_rate, p):
+    return optax.chain(lpoptax.scale_by_schatten_power(p), optax.scale_by_learning_rate(learning_rate))
 
 
 def momentum_chain(learning_rate, b1, b2):
@@ -112,6 +117,18 @@ ROWS = {
     "lpsgdm rms": Row(lpoptax.lpsgdm, {"p": COSINE, "normalization": "rms", "weight_decay": 1e-4}),
     "lpsgdm rms per leaf": Row(lpoptax.lpsgdm, {"p": 3.0, "normalization": "rms", "per_leaf": True}),
     "lpsgd rms below 2": Row(lpoptax.lpsgd, {"p": 1.5, "normalization": "rms"}),
+    "schatten": Row(lpoptax.schatten_sgdm, {"p": jnp.inf}, lowest_p=2.5),
+    "schatten cosine": Row(lpoptax.schatten_sgdm, {"p": COSINE, "weight_decay": 1e-4}, lowest_p=2.5),
+    "schatten mask": Row(
+        lpoptax.schatten_sgdm, {"p": 3.0, "vector_p": COSINE, **MASKED}, static_args=MASK, lowest_p=2.5
+    ),
+    "schatten half": Row(
+        lpoptax.schatten_sgdm,
+        {"p": 3.0, "accumulator_dtype": jnp.bfloat16},
+        static_args=("accumulator_dtype",),
+        lowest_p=2.5,
+    ),
+    "schatten power": Row(schatten_chain, {"p": COSINE}, lowest_p=2.5),
     "power": Row(power_chain, {"p": 3.0}),
     "steepest": Row(steepest_chain, {"p": 3.0}),
     "steepest below 2": Row(steepest_chain, {"p": 1.5}),
@@ -136,4 +153,5 @@ KINDS = [
     "steepest cosine",
     "mirror",
     "stacey mask",
+    "schatten cosine",
 ]

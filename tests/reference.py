@@ -14,6 +14,12 @@ def power(x, p, eps=1e-8):
     return x / denominator
 
 
+def schatten_power(x, p, eps=0.0):
+    """The power of the singular values of a matrix, or of each of a stack."""
+    u, singular, v = np.linalg.svd(np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64), False)
+    return (u * power(singular, p, eps)[..., None, :]) @ v
+
+
 def direction(x, p, eps=1e-8, normalization=None):
     """The step from one space: the power, at unit root mean square, or with its dual norm, or as it is."""
     if normalization and p < 2:

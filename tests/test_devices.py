@@ -33,7 +33,9 @@ LAYOUTS = {
 }
 # A norm is a property of a whole leaf, or tree.
 ELEMENTWISE = [
-    name for name, row in ROWS.items() if "steepest" not in name and "normalization" not in row.settings
+    name
+    for name, row in ROWS.items()
+    if not name.startswith(("steepest", "schatten")) and "normalization" not in row.settings
 ]
 # One of each kind of state and of update; every step compiles for eight devices.
 KINDS = [
@@ -48,6 +50,7 @@ KINDS = [
     "lpsgdm rms",
     "lpsgdm rms per leaf",
     "coupled adamw",
+    "schatten cosine",
 ]
 every_kind = pytest.mark.parametrize("row", [ROWS[name] for name in KINDS], ids=KINDS)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -169,6 +172,97 @@ def test_unit_rms_takes_one_sum_of_scalars(axis_type):
     assert communication(rms, layout, axis_type) == ["(f32[], f32[])"] * 2
     assert communication(rms, layout, axis_type, entry_only=True) == ["(f32[], f32[])"]
     assert communication(rms, LAYOUTS["data parallel"], axis_type) == []
+
+
+MATRIX = optax.contrib.MuonDimensionNumbers()
+# Leaves of several shapes, transposed, stacked and as convolution kernels, and how they are sharded.
+MATRICES = {
+    "high": ((16, 8), PartitionSpec("devices", None), MATRIX),
+    "high by columns": ((16, 8), PartitionSpec(None, "devices"), MATRIX),
+    "high again": ((16, 8), PartitionSpec("devices", None), MATRIX),
+    "wide": ((8, 64), PartitionSpec(None, "devices"), MATRIX),
+    "whole": ((5, 3), PartitionSpec(), MATRIX),
+    "kernel": (
+        (3, 3, 8, 16),
+        PartitionSpec(None, None, None, "devices"),
+        MATRIX._replace(reduction_axis=(0, 1, 2), output_axis=3),
+    ),
+    "kernel by inputs": (
+        (3, 3, 8, 16),
+        PartitionSpec(None, None, "devices", None),
+        MATRIX._replace(reduction_axis=(0, 1, 2), output_axis=3),
+    ),
+    "more layers": (
+        (2, 8, 6, 4),
+        PartitionSpec(None, "devices", None, None),
+        MATRIX._replace(reduction_axis=3, output_axis=0),
+    ),
+    "layers": ((8, 6, 4), PartitionSpec("devices", None, None), MATRIX._replace(reduction_axis=2)),
+    "vector": ((16,), PartitionSpec("devices"), None),
+}
+
+
+def schatten(batch_sharding=None, names=MATRICES):
+    numbers = {name: MATRICES[name][2] for name in names}
+    return lpoptax.schatten_sgdm(
+        0.1, 3.0, weight_dimension_numbers=numbers, batch_sharding=batch_sharding, ns_steps=4
+    )
+
+
+def random_matrices(names=MATRICES):
+    rng = np.random.default_rng(0)
+    return {name: jnp.asarray(rng.standard_normal(MATRICES[name][0]), jnp.float32) for name in names}
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+@every_axis_type
+def test_matrices_on_eight_devices_are_those_on_one(axis_type, by_batch):
+    params, alone = random_matrices(), schatten()
+    expected, _ = alone.update(params, alone.init(params))
+    mesh = mesh_of_eight(axis_type)
+    optimizer = schatten(NamedSharding(mesh, PartitionSpec("devices")) if by_batch else None)
+    with jax.set_mesh(mesh):
+        params = placed(params, {name: spec for name, (_, spec, _) in MATRICES.items()}, mesh)
+        updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params))
+    chex.assert_trees_all_close(jax.device_get(updates), expected, rtol=1e-4, atol=1e-6)
+    for name, leaf in params.items():
+        # In the other mode the compiler may place what is whole.
+        if axis_type == AxisType.Explicit or name != "whole":
+            assert updates[name].sharding.is_equivalent_to(leaf.sharding, leaf.ndim), name
+
+
+@every_axis_type
+@pytest.mark.parametrize("name", ["high", "high by columns", "wide"])
+def test_with_a_batch_sharding_matrices_are_exchanged_twice_and_never_gathered(name, axis_type):
+    mesh = mesh_of_eight(axis_type)
+    optimizer = schatten(NamedSharding(mesh, PartitionSpec("devices")), [name])
+    with jax.set_mesh(mesh):
+        params = placed(random_matrices([name]), {name: MATRICES[name][1]}, mesh)
+        text = jax.jit(optimizer.update).lower(params, optimizer.init(params)).compile().as_text()
+    assert re.findall(r"(?:all|reduce-scatter|collective|ragged)[a-z-]*(?=\()", text) == ["all-to-all"] * 2
+
+
+def test_whole_params_stay_whole_when_matrices_are_shared_out():
+    mesh = mesh_of_eight()
+    optimizer = schatten(NamedSharding(mesh, PartitionSpec("devices")), ["high", "wide"])
+    params = random_matrices(["high", "wide"])
+    params = placed(params, dict.fromkeys(params, PartitionSpec()), mesh)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(params, state, params)
+        return optax.apply_updates(params, updates), state
+
+    new_params, _ = step(params, optimizer.init(params))
+    for leaf in jax.tree.leaves(new_params):
+        assert leaf.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("spec", [PartitionSpec(None, "devices"), PartitionSpec("devices", "devices2")])
+def test_a_batch_sharding_of_rows_or_columns_is_refused(spec):
+    mesh = jax.make_mesh((4, 2), ("devices", "devices2"), axis_types=(AxisType.Auto,) * 2)
+    with pytest.raises(ValueError, match="batch_sharding must be a NamedSharding of the first axis alone"):
+        lpoptax.scale_by_schatten_power(3.0, batch_sharding=NamedSharding(mesh, spec))
 
 
 def squared_error(params, inputs, targets):

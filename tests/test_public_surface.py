@@ -54,7 +54,7 @@ def test_the_package_is_marked_as_typed():
     assert files("lpoptax").joinpath("py.typed").is_file()
 
 
-def test_the_library_imports_jax_and_optax_only():
+def test_the_library_imports_jax_with_its_numpy_and_optax_only():
     imported = set()
     for module in PACKAGE.glob("*.py"):
         names = set()
@@ -65,7 +65,7 @@ def test_the_library_imports_jax_and_optax_only():
                 names.add(node.module)
         assert not any("_src" in name for name in names)
         imported |= {name.split(".")[0] for name in names} - {WITH_EXTRAS.get(module.name)}
-    assert imported - sys.stdlib_module_names == {"jax", "optax", "lpoptax"}
+    assert imported - sys.stdlib_module_names == {"jax", "numpy", "optax", "lpoptax"}
 
 
 def test_only_the_curvature_needs_an_extra_and_names_it():
@@ -86,7 +86,13 @@ def test_importing_the_library_starts_no_backend():
 
 
 @pytest.mark.parametrize(
-    "optimizer", [lpoptax.lpsgd(0.1, 3.0), lpoptax.lpsgdm(0.1, 3.0), lpoptax.stacey(0.1, 3.0)]
+    "optimizer",
+    [
+        lpoptax.lpsgd(0.1, 3.0),
+        lpoptax.lpsgdm(0.1, 3.0),
+        lpoptax.stacey(0.1, 3.0),
+        lpoptax.schatten_sgdm(0.1, 3.0),
+    ],
 )
 def test_the_aliases_accept_unknown_extra_arguments(optimizer):
     assert isinstance(optimizer, optax.GradientTransformationExtraArgs)
