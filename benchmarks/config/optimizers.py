@@ -78,6 +78,59 @@ def _lpsgdm(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn
     )
 
 
+def _schatten_sgdm(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) -> Transformation:
+    b1, eps, matrices = _own(settings, "b1", "eps", "matrices")
+    return lpoptax.schatten_sgdm(
+        rate,
+        p,
+        b1,
+        eps,
+        settings.weight_decay,
+        weight_decay_mask=mask,
+        weight_dimension_numbers=MATRICES[matrices],
+    )
+
+
+def _muon(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) -> Transformation:
+    del p
+    b1, b2, eps, matrices = _own(settings, "b1", "b2", "eps", "matrices")
+    return optax.contrib.muon(
+        rate,
+        beta=b1,
+        eps=eps,
+        weight_decay=settings.weight_decay,
+        weight_decay_mask=mask,
+        adam_b2=b2,
+        adam_weight_decay=settings.weight_decay,
+        muon_weight_dimension_numbers=MATRICES[matrices],
+        consistent_rms=0.2,  # of a matrix's step, which is about that of AdamW's.
+    )
+
+
+def _all_matrices(params: Any) -> Any:
+    """Returns how kernels and embeddings are matrices; that of a convolution has (height x width x in) rows."""
+
+    def numbers(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if leaf.ndim < 2:
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree.map(numbers, params)
+
+
+def _hidden_matrices(params: Any) -> Any:
+    """Returns the same but for the first and the last layer."""
+
+    def hidden(path: Any, leaf: jax.Array) -> jax.Array:
+        ends = any(getattr(key, "key", None) in ("embedding", "stem", "head") for key in path)
+        return jnp.zeros(()) if ends else leaf
+
+    return _all_matrices(jax.tree_util.tree_map_with_path(hidden, params))
+
+
+MATRICES = {"hidden": _hidden_matrices, "all": _all_matrices}
+
+
 def _stacey(primal: float | None, mirror: float | None) -> Build:
     """Returns STACEY with the given norms, None standing for p."""
 
@@ -136,6 +189,15 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "lpsgd": Optimizer("LPSGD", _lpsgd, _ANNEALED, anneals=True),
     "lpsgdm": Optimizer("LPSGDM", _lpsgdm, {**_ANNEALED, **_defaults("b1")}, anneals=True),
     "gsgd": Optimizer("GSGD", _lpsgd, {**_defaults("eps"), **_LENGTH}, norm=math.inf, anneals=True),
+    "schatten_sgdm": Optimizer(
+        "Schatten SGDM",
+        _schatten_sgdm,
+        {**_defaults("p", "b1", "eps", "anneal"), "p_final": None, "matrices": "hidden"},
+        anneals=True,
+    ),
+    "muon": Optimizer(
+        "Muon", _muon, {**_defaults("eps"), "b1": 0.95, "b2": 0.999, "matrices": "hidden"}, norm=math.inf
+    ),
     "stacey_p2": Optimizer("STACEY(p,2)", _stacey(None, 2.0), _STACEY),
     "stacey_pp": Optimizer("STACEY(p,p)", _stacey(None, None), _STACEY),
     "stacey_2p": Optimizer("STACEY(2,p)", _stacey(2.0, None), _STACEY),
@@ -210,9 +272,19 @@ def _annealed(values: Swept, total_steps: int, steps_per_epoch: int) -> P:
     p, p_final = values.p, values.p_final
     if not isinstance(p, jax.Array) and p == p_final:
         return p
-    schedule = lpoptax.cosine_p_schedule(p, total_steps, p_final=p_final, steps_per_epoch=steps_per_epoch)
-    # A constant p may be infinite, and of infinities there is no mean.
-    return lambda count: jnp.where(jnp.isinf(p), p, schedule(count))
+    half_cosine = lpoptax.cosine_p_schedule(3.0, total_steps, steps_per_epoch=steps_per_epoch)
+
+    def rising(weight: jax.Array) -> jax.Array:
+        # The exponent 1 / (p - 1) falls along the cosine, as p may rise to infinity.
+        first, last = 1 / (p - 1), 1 / (p_final - 1)
+        return 1 + 1 / (last + (first - last) * weight)
+
+    def schedule(count: jax.Array) -> jax.Array:
+        weight = half_cosine(count) - 2
+        falling = jnp.where(jnp.isinf(p), p, p_final + (p - p_final) * weight)
+        return jnp.where(jnp.asarray(p_final) > p, rising(weight), falling)
+
+    return schedule
 
 
 def build_optimizer(

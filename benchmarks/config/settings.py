@@ -60,6 +60,9 @@ class Settings:
         Literal["rms", "dual_norm"] | None, "how long LPSGD's and LPSGDM's steps are (default: as published)"
     ] = None
     per_leaf: Annotated[bool | None, "whether each array is normalized by itself"] = None
+    matrices: Annotated[
+        Literal["hidden", "all"] | None, "which kernels are matrices to Muon and Schatten SGDM"
+    ] = None  # hidden: all but those of the first and the last layer.
     b1: Annotated[float | None, BELOW_1, "decay rate of the momentum"] = None
     b2: Annotated[
         float | None, BELOW_1, "decay rate of the second moment, or of the momentum that is kept"
