@@ -56,6 +56,7 @@ def clear_caches():
     jax.clear_caches()
 
 
+@pytest.mark.slow
 @every_kind
 def test_no_nan_is_found_in_what_is_finite(name, clear_caches):
     with jax.debug_nans(True):

@@ -20,6 +20,7 @@ OPTIONS = {  # two values of each setting, and one that is refused.
     "p_final": (["2", "inf"], "nan"),
     "normalization": (["rms", "dual_norm"], "l2"),
     "per_leaf": (["True", "False"], "perhaps"),
+    "matrices": (["hidden", "all"], "some"),
     "b1": (["0", "0.9"], "1"),
     "b2": (["0", "0.9"], "1"),
     "eps": (["0", "1e-8"], "inf"),

@@ -235,7 +235,7 @@ def every_exponent():
     return bits.astype(np.int32).view(np.float32).ravel()
 
 
-@pytest.mark.parametrize("is_traced", [False, True])
+@pytest.mark.parametrize("is_traced", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("p", [1.05, 1.1, 1.5, 1.9, 2.0001, 2.003, 2.8, 3.0, 4.0, 6.0, 9.0, 1e3, 1e6])
 def test_every_float32_is_mapped_to_the_error_that_is_promised(p, is_traced):
     x = every_exponent()

@@ -192,7 +192,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("build", [unit_rms, accelerated])
+@pytest.mark.parametrize("build", [unit_rms, pytest.param(accelerated, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
 def test_it_learns(program, build):
     first, last = program(build())

@@ -12,7 +12,9 @@ import pytest
 
 from benchmarks.config import settings as settings_module
 from benchmarks.config.labels import label, p_text
-from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer, schedules, swept, without_swept
+from benchmarks.config.matrices import MATRICES
+from benchmarks.config.optimizers import OPTIMIZERS
+from benchmarks.config.schedules import build_optimizer, schedules, swept, without_swept
 from benchmarks.config.selection import select
 from benchmarks.config.settings import PAPERS, PRESETS, Settings, SettingsError, presets
 from benchmarks.models.registry import MODELS
@@ -264,6 +266,14 @@ def test_p_may_end_elsewhere_or_stay():
     assert scheduled("lpsgdm", p=math.inf, p_final=math.inf).p == math.inf
 
 
+def test_p_may_rise_if_it_is_told_where_to():
+    steps = np.arange(STEPS * EPOCHS)
+    weight = (1 + np.cos(np.pi * steps / (STEPS * EPOCHS - 1))) / 2
+    p = values(scheduled("schatten_sgdm", p=3.0, p_final=math.inf, anneal="step").p)
+    np.testing.assert_allclose(1 / (p - 1), weight / 2, rtol=1e-5, atol=1e-7)
+    assert p[-1] == math.inf
+
+
 def test_p_of_gsgd_falls_each_step_from_infinity():
     steps = np.arange(1, STEPS * EPOCHS)
     p = values(scheduled("gsgd").p)
@@ -348,9 +358,9 @@ def test_runs_over_seeds_rates_and_an_annealed_p_share_what_is_compiled(optimize
     assert without_swept(dataclasses.replace(run, b1=0.8)) != same
 
 
-@pytest.mark.parametrize("p", [3.0, math.inf])
-def test_a_traced_rate_and_p_are_those_of_the_settings(p):
-    run = dataclasses.replace(one(*CIFAR, "lpsgdm"), p=p, p_final=p if math.isinf(p) else 2.0)
+@pytest.mark.parametrize(("p", "p_final"), [(3.0, 2.0), (3.0, 8.0), (3.0, math.inf), (math.inf, math.inf)])
+def test_a_traced_rate_and_p_are_those_of_the_settings(p, p_final):
+    run = dataclasses.replace(one(*CIFAR, "lpsgdm"), p=p, p_final=p_final)
 
     @jax.jit
     def at(step, traced):
@@ -361,3 +371,16 @@ def test_a_traced_rate_and_p_are_those_of_the_settings(p):
     for step in (0, 3, STEPS * EPOCHS - 1):
         expected = concrete.learning_rate(step), concrete.p(step) if callable(concrete.p) else concrete.p
         np.testing.assert_allclose(at(step, swept(run)), expected, rtol=1e-6)
+
+
+def test_the_matrices_of_a_network_are_its_hidden_kernels_or_all():
+    params = {
+        "stem": {"kernel": jnp.zeros((3, 3, 1, 4))},
+        "block": {"kernel": jnp.zeros((3, 3, 4, 8)), "bias": jnp.zeros(8)},
+        "head": {"kernel": jnp.zeros((8, 2))},
+    }
+    hidden, everything = (MATRICES[name](params) for name in ("hidden", "all"))
+    assert everything["block"] == {"kernel": ((0, 1, 2), 3), "bias": None}
+    assert (everything["stem"]["kernel"], everything["head"]["kernel"]) == (((0, 1, 2), 3), ((0,), 1))
+    assert hidden["block"] == everything["block"]
+    assert (hidden["stem"]["kernel"], hidden["head"]["kernel"]) == (None, None)

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 import pandas as pd
 
 from benchmarks.config import annealing
-from benchmarks.config.optimizers import OPTIMIZERS, final_p
+from benchmarks.config.optimizers import OPTIMIZERS
+from benchmarks.config.schedules import final_p
 from benchmarks.config.settings import Settings
 
 HYPERPARAMETERS = [*{"learning_rate", "weight_decay"}.union(*(one.takes for one in OPTIMIZERS.values()))]

@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.config.optimizers import OPTIMIZERS, build_optimizer
+from benchmarks.config.optimizers import OPTIMIZERS
+from benchmarks.config.schedules import build_optimizer
 from benchmarks.config.settings import Settings, SettingsError, option, presets
 
 Overrides = Mapping[str, Sequence[Any]]

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from benchmarks.config.labels import columns, label, varying
-from benchmarks.config.optimizers import build_optimizer
+from benchmarks.config.schedules import build_optimizer
 from benchmarks.config.settings import Settings
 from benchmarks.data.batches import training_batches
 from benchmarks.data.registry import Dataset, kind

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.config.labels import names, without_seed
-from benchmarks.config.optimizers import Schedules
+from benchmarks.config.schedules import Schedules
 from benchmarks.config.settings import Settings
 from benchmarks.data.registry import is_text
 from benchmarks.training.loop import Epoch, Look

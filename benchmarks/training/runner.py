@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from rich.console import Console
 
-from benchmarks.config.optimizers import schedules
+from benchmarks.config.schedules import schedules
 from benchmarks.config.settings import Settings
 from benchmarks.data.registry import Dataset, load
 from benchmarks.training.checkpoints import Checkpoints

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from benchmarks.config.optimizers import Swept, build_optimizer, swept, without_swept
+from benchmarks.config.schedules import Swept, build_optimizer, swept, without_swept
 from benchmarks.config.settings import Settings
 from benchmarks.data.augmentation import augment, normalise
 from benchmarks.data.batches import Batch

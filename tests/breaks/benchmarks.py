@@ -88,7 +88,7 @@ BREAKS = [
         "tests/test_checkpoints.py",
     ),
     Break(
-        "benchmarks/config/optimizers.py",
+        "benchmarks/config/schedules.py",
         "leaf.ndim > 1",
         "leaf.ndim > 0",
         "tests/test_selection.py tests/test_training.py",
@@ -100,7 +100,7 @@ BREAKS = [
         "tests/test_selection.py tests/test_training.py",
     ),
     Break(
-        "benchmarks/config/optimizers.py",
+        "benchmarks/config/schedules.py",
         "total_steps // 20",
         "total_steps // 10",
         "tests/test_selection.py tests/test_training.py",
@@ -112,9 +112,9 @@ BREAKS = [
         "tests/test_selection.py",
     ),
     Break(
-        "benchmarks/config/optimizers.py",
-        "not optimizer.anneals or p == settings.p_final",
-        "not optimizer.anneals",
+        "benchmarks/config/schedules.py",
+        "if p == p_final:\n            return p",
+        "if False:\n            return p",
         "tests/test_selection.py",
     ),
     Break(
@@ -247,13 +247,13 @@ BREAKS = [
         "tests/test_step_time.py",
     ),
     Break(
-        "benchmarks/config/optimizers.py",
+        "benchmarks/config/schedules.py",
         "same = dataclasses.replace(settings, seed=0, learning_rate=1.0)",
         "same = settings",
         "tests/test_selection.py",
     ),
     Break(
-        "benchmarks/config/optimizers.py",
+        "benchmarks/config/schedules.py",
         "rate = _learning_rate(settings, total, values.learning_rate)",
         "rate = _learning_rate(settings, total, settings.learning_rate)",
         "tests/test_training.py tests/test_selection.py",
@@ -263,5 +263,20 @@ BREAKS = [
         "return means.fillna(np.inf)",
         "return means.fillna(0.0)",
         "tests/test_learning_rates.py tests/test_report.py",
+    ),
+    Break(
+        "benchmarks/config/schedules.py",
+        "1 + 1 / (last + (first - last) *",
+        "1 + 1 / (first + (last - first) *",
+        "tests/test_selection.py",
+    ),
+    Break(
+        "benchmarks/config/matrices.py", "if leaf.ndim < 2:", "if leaf.ndim < 3:", "tests/test_selection.py"
+    ),
+    Break(
+        "benchmarks/config/matrices.py",
+        "return jnp.zeros(()) if is_end else leaf",
+        "return leaf",
+        "tests/test_selection.py",
     ),
 ]
