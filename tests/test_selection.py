@@ -225,6 +225,7 @@ def test_labels_tell_p(optimizer, p, name, shown):
         ({"p_final": 3.0}, "LPSGDM, p 6 → 3", "6 → 3"),
         ({"p_final": 6.0}, "LPSGDM, p 6", "6"),
         ({"p": math.inf, "p_final": math.inf}, "LPSGDM, p ∞", "∞"),
+        ({"p": 3.0, "p_final": math.inf}, "LPSGDM, p 3 → ∞", "3 → ∞"),
     ],
 )
 def test_labels_tell_the_length_of_a_step_and_the_last_p(changes, name, shown):

@@ -26,5 +26,5 @@ def annealed_p(p_max: Any, p_final: Any, steps: Any) -> optax.Schedule:
 
 def label(p_max: float, p_final: float) -> str:
     """Returns p, and where it goes."""
-    start = "∞" if np.isinf(p_max) else f"{p_max:g}"
-    return start if p_max == p_final else f"{start} → {p_final:g}"
+    start, end = ("∞" if np.isinf(p) else f"{p:g}" for p in (p_max, p_final))
+    return start if start == end else f"{start} → {end}"
