@@ -238,6 +238,19 @@ def test_evaluation_counts_all_that_is_held_out(runs_of_resnet, devices):
     assert epoch.held_out_nll == pytest.approx(nll(logits, labels).mean(), rel=1e-5)
 
 
+def test_every_step_of_every_seed_augments_in_its_own_way(monkeypatch):
+    keys = []
+    monkeypatch.setattr(
+        program, "augment", lambda kind, key, images: keys.append(jax.random.key_data(key)) or images
+    )
+    dataset = digits()
+    made, state = program.start(SGD, dataset, mesh_of(1))
+    batch = next(training_batches(dataset.train, 48, mesh_of(1), seed=0, start=0, stop=1))
+    for seed, step in ((0, 0), (0, 1), (1, 0), (1, 0)):
+        program.train_step(made, state, batch, program.arguments(SGD), seed, step)
+    assert [len({tuple(map(int, key)) for key in some}) for some in (keys, keys[2:])] == [3, 1]
+
+
 def test_a_run_can_be_watched(monkeypatch):
     monkeypatch.setattr(training, "SECONDS_BETWEEN_LOOKS", 0)
     looks = []
