@@ -264,3 +264,11 @@ def test_what_is_infinite_or_undefined_is_undefined(p):
 def test_zero_keeps_its_sign():
     for p in (1.5, 2.0, 3.0, jnp.inf):
         assert np.array_equal(np.signbit(lpoptax.lp_power(jnp.array([-0.0, 0.0]), p)), [True, False])
+
+
+def test_a_schedule_gives_each_step_its_p():
+    transformation, x = lpoptax.scale_by_lp_power(lambda count: 2.0 + count), jnp.array([0.5, -2.0])
+    state = transformation.init(x)
+    for p in (2.0, 3.0, 4.0):
+        power, state = transformation.update(x, state)
+        np.testing.assert_allclose(power, lpoptax.lp_power(x, p), rtol=1e-6)

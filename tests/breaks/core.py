@@ -56,7 +56,7 @@ BREAKS = [
         "lpoptax/_power.py",
         "ScaleByLpPowerState(count=optax.safe_increment(state.count))",
         "ScaleByLpPowerState(count=state.count)",
-        "tests/test_lpsgd.py",
+        "tests/test_power.py -k schedule",
     ),
     Break(
         "lpoptax/_binary_power.py",
