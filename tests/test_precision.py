@@ -70,3 +70,12 @@ def test_params_in_bfloat16_get_further_with_a_float32_state(mirror_p):
 
     # A step of 1e-4 is lost in bfloat16 above 0.03; what z has gathered is not.
     assert loss(jnp.float32) < 0.5 * loss(jnp.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
+def test_float8_is_computed_in_float32_and_stays_float8(dtype):
+    x = jnp.array([0.25, -4.0, 0.0], dtype)
+    transformation = lpoptax.scale_by_lp_power(3.0)
+    power, _ = transformation.update(x, transformation.init(x))
+    assert power.dtype == dtype
+    np.testing.assert_array_equal(power.astype(jnp.float32), [0.5, -2.0, 0.0])

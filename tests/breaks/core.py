@@ -102,7 +102,7 @@ BREAKS = [
         "lpoptax/_precision.py",
         "return jnp.dtype(jnp.float32) if is_small else dtype",
         "return dtype",
-        "tests/test_modes.py",
+        "tests/test_precision.py",
     ),
     Break(
         "lpoptax/_precision.py",
