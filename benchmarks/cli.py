@@ -27,6 +27,7 @@ STUDIES = {
     "convergence": ("Fit the rate at which gradients vanish to that of the theorems.", False),
     "hessian": ("Measure the spectrum of the Hessian while networks train.", True),
     "learning_rates": ("Find how far the best learning rate moves with p, by how long a step is.", True),
+    "matrices": ("Train with every p on singular values, beside Muon and AdamW.", True),
     "step_time": ("Time the steps of optimizers on the parameters of two networks.", False),
     "unscaled_inputs": ("Train on inputs that nobody scaled, where the recipe fails.", False),
 }

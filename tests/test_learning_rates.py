@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.cli import main
+from benchmarks.config.grid import rates
 from benchmarks.data.registry import load
 from benchmarks.data.splits import halve
 from benchmarks.models.registry import MODELS, Model
-from benchmarks.studies.learning_rates import FULL, QUICK, rates, validation_runs
+from benchmarks.studies.learning_rates import FULL, QUICK, validation_runs
 from benchmarks.studies.learning_rates_report import (
     best_for_all,
     best_rate,

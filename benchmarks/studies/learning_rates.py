@@ -28,11 +28,11 @@ recipe is p from 12 to 2 at 0.001. On test data (n = 5) it cannot be told from A
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.config.selection import select
+from benchmarks.config.grid import Grid, Norm, rates, runs_of
 from benchmarks.config.settings import Settings
 from benchmarks.reporting.figures import write_figure
 from benchmarks.reporting.statistics import final
@@ -41,19 +41,9 @@ from benchmarks.studies import learning_rates_report as report
 from benchmarks.training.records import PACKAGES, ResultsFolder, Run, measured_with
 from benchmarks.training.runner import complete
 
-Norm = tuple[float, float]  # the p of the first and of the last step; between them is half a cosine.
 CONSTANT: tuple[Norm, ...] = tuple((p, p) for p in (2.0, 3.0, 6.0, math.inf))
 COSINE: tuple[Norm, ...] = tuple((p_max, 2.0) for p_max in (2.0, 6.0, 12.0))
 BOTH = tuple(dict.fromkeys(CONSTANT + COSINE))
-
-
-class Grid(NamedTuple):
-    """What is tried with an optimizer: every rate, with every p if it has one."""
-
-    optimizer: str
-    learning_rates: tuple[float, ...]
-    norms: tuple[Norm, ...] = ()
-    normalization: str | None = None
 
 
 class Study(NamedTuple):
@@ -63,12 +53,6 @@ class Study(NamedTuple):
     grids: tuple[Grid, ...]
     seeds: Sequence[int]
     test_seeds: Sequence[int]
-
-
-def rates(lowest: float, highest: float) -> tuple[float, ...]:
-    """Returns 1, 3, 10, 30, ... within these bounds."""
-    tried = (float(f"{digit}e{exponent}") for exponent in range(-9, 3) for digit in (1, 3))
-    return tuple(rate for rate in tried if lowest <= rate <= highest)
 
 
 FULL = Study(
@@ -106,27 +90,7 @@ QUICK = Study(
 
 def validation_runs(study: Study) -> list[Settings]:
     """Returns the runs that are judged on validation data."""
-    return [run for task in study.tasks for grid in study.grids for run in _of_grid(task, grid, study.seeds)]
-
-
-def _of_grid(task: Mapping[str, Any], grid: Grid, seeds: Sequence[int]) -> list[Settings]:
-    named: dict[str, Sequence[Any]] = {
-        "batch_size": [task["batch_size"]],
-        "epochs": [task["epochs"]],
-        "learning_rate": grid.learning_rates,
-        "weight_decay": [0.0],
-        "held_out": ["validation"],
-    }
-    if grid.normalization is not None:
-        named["normalization"] = [grid.normalization]
-    norms: list[dict[str, Any]] = [
-        {"p": [p], "p_final": [p_final], "anneal": ["step"]} for p, p_final in grid.norms
-    ] or [{}]
-    return [
-        run
-        for norm in norms
-        for run in select(task["dataset"], task["model"], [grid.optimizer], seeds, {**named, **norm})
-    ]
+    return [run for task in study.tasks for grid in study.grids for run in runs_of(task, grid, study.seeds)]
 
 
 def test_runs(study: Study, validated: Sequence[Run]) -> list[Settings]:

@@ -1,0 +1,233 @@
+"""Every p between gradient descent and Muon: which is best, and does it help to change p?
+
+Question: on singular values p = 2 is gradient descent and p = infinity is Muon's step. Is one between them
+better, or a p that falls or rises during training? How does the family compare with Muon and AdamW, tuned
+for each task and with one choice for all?
+
+Setting: Schatten SGDM, which makes steps of one length whatever p is, at p = 3, 6, 12 and infinity; with p
+falling from 40 or 12 to 2; and rising from 3 to infinity, all every step along half a cosine. Beside it Muon,
+AdamW, Lion, and LPSGDM at unit RMS with p from 12 to 2. All have five learning rates, a factor of 3 apart,
+and the same schedule. The tasks are those of the study of learning rates, without weight decay, and the
+language model on all of Python's standard library, 768 steps of 16 sequences, with weight decay 0 or 0.1.
+The best rate and decay have the lowest mean NLL on validation data.
+
+The recipe is the p and the rate of Schatten SGDM, without weight decay, with the lowest mean ratio of the NLL
+to the best of its task. What is best is trained with other seeds and judged on the test data.
+
+    python -m benchmarks matrices --output benchmarks/results/matrices
+
+continues where it was interrupted, epoch by epoch. Several such jobs share the work.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from benchmarks.config.grid import Grid, Norm, rates, runs_of
+from benchmarks.config.settings import Settings
+from benchmarks.reporting.figures import write_figure
+from benchmarks.reporting.statistics import (
+    difference,
+    final,
+    is_at_an_end,
+    mean_std,
+    measure_of,
+    scores,
+)
+from benchmarks.reporting.tables import table_of, write_csv
+from benchmarks.studies import learning_rates
+from benchmarks.training.records import PACKAGES, ResultsFolder, measured_with
+from benchmarks.training.runner import complete
+
+OURS = "Schatten SGDM"
+NORMS: tuple[Norm, ...] = (
+    *((p, p) for p in (3.0, 6.0, 12.0, math.inf)),
+    (40.0, 2.0),
+    (12.0, 2.0),
+    (3.0, math.inf),
+)
+CHOICE = ["dataset", "method", "p", "learning_rate", "weight_decay"]
+CHOSEN = {"learning_rate": "learning rate", "weight_decay": "weight decay"}
+
+
+class Study(NamedTuple):
+    """All that is trained."""
+
+    tasks: tuple[dict[str, Any], ...]
+    grids: tuple[Grid, ...]
+    seeds: Sequence[int]
+    test_seeds: Sequence[int]
+
+
+FULL = Study(
+    (
+        *learning_rates.FULL.tasks,
+        {
+            "dataset": "stdlib",
+            "model": "llama_small",
+            "batch_size": 16,
+            "epochs": 6,
+            "weight_decay": [0.0, 0.1],
+        },
+    ),
+    (
+        Grid("schatten_sgdm", rates(3e-4, 3e-2), NORMS),
+        Grid("muon", rates(1e-3, 0.1)),
+        Grid("adamw", rates(3e-4, 3e-2)),
+        Grid("lion", rates(1e-4, 1e-2)),
+        Grid("lpsgdm", rates(1e-4, 1e-2), ((12.0, 2.0),), "rms"),
+    ),
+    seeds=range(3),
+    test_seeds=range(3, 8),
+)
+QUICK = Study(
+    ({"dataset": "digits_900", "model": "resnet4", "batch_size": 300, "epochs": 1},),
+    (Grid("schatten_sgdm", (0.003, 0.01), ((3.0, math.inf), (math.inf, math.inf))), Grid("muon", (0.01,))),
+    seeds=range(1),
+    test_seeds=range(1, 3),
+)
+
+
+def validation_runs(study: Study) -> list[Settings]:
+    """Returns the runs that are judged on validation data."""
+    return [run for task in study.tasks for grid in study.grids for run in runs_of(task, grid, study.seeds)]
+
+
+def best(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each task, method and p: the best rate and decay, and whether it is at an end."""
+    found = scores(frame, CHOICE).reset_index()
+    rows = found.loc[found.groupby(CHOICE[:3], sort=False).held_out_nll.idxmin()]
+    tried = frame.groupby("method").learning_rate.unique()
+    ends = [is_at_an_end(row.learning_rate, tried[row.method]) for row in rows.itertuples()]
+    return rows.assign(at_an_end=ends)
+
+
+def recipe(frame: pd.DataFrame) -> tuple[str, float]:
+    """Returns the p and the rate that are best for all tasks, without weight decay."""
+    ours = frame[(frame.method == OURS) & (frame.weight_decay == 0)]
+    found = scores(ours, ["p", "learning_rate", "dataset"]).unstack("dataset")
+    p, rate = (found / found.min()).mean(axis=1, skipna=False).idxmin()
+    return str(p), float(rate)
+
+
+def contenders(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns what is judged on the test data: the recipe, then each method and p at its best."""
+    p, rate = recipe(frame)
+    tasks = list(dict.fromkeys(frame.dataset))
+    ours = [dict(zip(CHOICE, (task, OURS, p, rate, 0.0), strict=True)) for task in tasks]
+    tuned = best(frame)[CHOICE].assign(name=lambda rows: rows.method + ", p " + rows.p)
+    named = pd.DataFrame(ours).assign(name=f"the recipe: {OURS}, p {p}")
+    return pd.concat([named, tuned]).sort_values(
+        "dataset", key=lambda names: names.map(tasks.index), kind="stable"
+    )
+
+
+def test_runs(study: Study, frame: pd.DataFrame) -> list[Settings]:
+    """Returns the runs that are judged on test data."""
+    settings = {tuple(row[CHOICE]): row.setting for _, row in frame.iterrows()}
+    chosen = dict.fromkeys(settings[tuple(row[CHOICE])] for _, row in contenders(frame).iterrows())
+    return [
+        dataclasses.replace(setting, seed=seed, held_out="test")
+        for setting in chosen
+        for seed in study.test_seeds
+    ]
+
+
+def validation_table(frame: pd.DataFrame) -> str:
+    """Returns what each method and p reaches on validation data at its best rate and decay."""
+    by_choice = dict(iter(frame.groupby(CHOICE, sort=False)))
+    rows = []
+    for _, row in best(frame).iterrows():
+        same = by_choice[tuple(row[CHOICE])]
+        rows.append(_told(row) | {"NLL": mean_std(same.held_out_nll, ".4f"), **_shown(same, row.dataset)})
+    return table_of(pd.DataFrame(rows))
+
+
+def _told(row: pd.Series) -> dict[str, str]:
+    edge = " (edge)" if row.get("at_an_end", False) else ""
+    return {
+        "task": row.dataset,
+        "optimizer": row.get("name", row.method),
+        **({} if "name" in row else {"p": row.p}),
+        "learning rate": f"{row.learning_rate:g}{edge}",
+        "weight decay": f"{row.weight_decay:g}",
+    }
+
+
+def _shown(same: pd.DataFrame, dataset: str) -> dict[str, str]:
+    return {"top-1, %": mean_std(same.top1, ".2f")}
+
+
+def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
+    """Returns what was chosen reaches on the test data, beside the recipe."""
+    by_choice = dict(iter(tested.groupby(CHOICE, sort=False)))
+    rows = []
+    for dataset, chosen in contenders(frame).groupby("dataset", sort=False):
+        first = by_choice[tuple(chosen.iloc[0][CHOICE])]
+        for index, (_, row) in enumerate(chosen.iterrows()):
+            same = by_choice[tuple(row[CHOICE])]
+            versus = difference(measure_of(str(dataset)), same.shown, first.shown) if index else ""
+            values = {"NLL": mean_std(same.held_out_nll, ".4f"), **_shown(same, str(dataset))}
+            rows.append(_told(row) | values | {"minus the recipe (95 %)": versus})
+    return table_of(pd.DataFrame(rows))
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """Returns the validation NLL by learning rate: a panel for each task, a line for each method and p."""
+    shown = frame[frame.weight_decay == 0].assign(optimizer=lambda rows: rows.method + ", p " + rows.p)
+    grid = sns.relplot(
+        shown,
+        kind="line",
+        x="learning_rate",
+        y="held_out_nll",
+        hue="optimizer",
+        style="method",
+        col="dataset",
+        col_wrap=2,
+        height=3.2,
+        aspect=1.3,
+        markers=True,
+        dashes=False,
+        errorbar="sd",
+        facet_kws={"sharey": False},
+    )
+    for axes, (_, of_task) in zip(grid.axes.flat, shown.groupby("dataset", sort=False), strict=True):
+        lowest = scores(of_task, ["optimizer", "learning_rate"]).min()
+        axes.set(
+            xscale="log", ylim=(0.9 * lowest, 2.5 * lowest), xlabel="learning rate", ylabel="validation NLL"
+        )
+        axes.grid(alpha=0.3)
+    return grid.figure
+
+
+def run(quick: bool, folder: Path) -> str:
+    """Trains what the folder lacks; writes figures and numbers, and returns the answers."""
+    study, runs = QUICK if quick else FULL, ResultsFolder(folder / "runs")
+    validated = complete(validation_runs(study), runs)
+    frame = final(validated)
+    tested = complete(test_runs(study, frame), runs)
+    write_figure(folder / "rates.png", draw(frame))
+    write_csv(folder / "validation.csv", _means(frame))
+    p, rate = recipe(frame)
+    environments = (run.environment for run in (*validated, *tested))
+    return (
+        f"## Validation\n\n{validation_table(frame)}\n\nEach at its best learning rate and weight decay, by "
+        f"the mean NLL over {frame.seed.nunique()} seeds (edge: no lower, or no higher, rate was tried).\n\n"
+        f"## Test\n\nThe recipe, one choice for all tasks, is p {p} at {rate:g} without weight decay.\n\n"
+        f"{test_table(frame, final(tested))}\n\nMean ± standard deviation over {len(study.test_seeds)} other "
+        "seeds. All but the recipe are tuned for each task. Intervals are Welch's, of what decides (of "
+        "images top-1, of text NLL), not corrected for their number.\n\n"
+        f"{measured_with(environments, PACKAGES).replace('Measured', 'Trained')}"
+    )
+
+
+def _means(frame: pd.DataFrame) -> pd.DataFrame:
+    groups = frame.groupby(CHOICE, sort=False)
+    found = groups[["held_out_nll", "top1"]].agg(lambda values: values.to_numpy().mean()).round(6)
+    return found.assign(seeds=groups.size()).reset_index()
