@@ -214,9 +214,16 @@ def random_matrices(names=MATRICES):
     return {name: jnp.asarray(rng.standard_normal(MATRICES[name][0]), jnp.float32) for name in names}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("by_batch", [False, True])
-@every_axis_type
+@pytest.mark.parametrize(
+    ("axis_type", "by_batch"),
+    [
+        (AxisType.Explicit, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((AxisType.Auto, False), (AxisType.Auto, True), (AxisType.Explicit, True))
+        ),
+    ],
+)
 def test_matrices_on_eight_devices_are_those_on_one(axis_type, by_batch):
     params, alone = random_matrices(), schatten()
     expected, _ = alone.update(params, alone.init(params))
