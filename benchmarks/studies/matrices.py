@@ -121,11 +121,15 @@ def contenders(frame: pd.DataFrame) -> pd.DataFrame:
     p, rate = recipe(frame)
     tasks = list(dict.fromkeys(frame.dataset))
     ours = [dict(zip(CHOICE, (task, OURS, p, rate, 0.0), strict=True)) for task in tasks]
-    tuned = best(frame)[CHOICE].assign(name=lambda rows: rows.method + ", p " + rows.p)
+    tuned = best(frame)[CHOICE].assign(name=_name)
     named = pd.DataFrame(ours).assign(name=f"the recipe: {OURS}, p {p}")
     return pd.concat([named, tuned]).sort_values(
         "dataset", key=lambda names: names.map(tasks.index), kind="stable"
     )
+
+
+def _name(frame: pd.DataFrame) -> pd.Series:
+    return frame.method.where(frame.p == "none", frame.method + ", p " + frame.p)
 
 
 def test_runs(study: Study, frame: pd.DataFrame) -> list[Settings]:
@@ -180,7 +184,7 @@ def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
 
 def draw(frame: pd.DataFrame) -> Figure:
     """Returns the validation NLL by learning rate: a panel for each task, a line for each method and p."""
-    shown = frame[frame.weight_decay == 0].assign(optimizer=lambda rows: rows.method + ", p " + rows.p)
+    shown = frame[frame.weight_decay == 0].assign(optimizer=_name)
     grid = sns.relplot(
         shown,
         kind="line",

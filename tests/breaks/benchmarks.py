@@ -279,4 +279,16 @@ BREAKS = [
         "return leaf",
         "tests/test_selection.py",
     ),
+    Break(
+        "benchmarks/studies/matrices.py",
+        "(frame.method == OURS) & (frame.weight_decay == 0)",
+        "frame.method == OURS",
+        "tests/test_matrices.py",
+    ),
+    Break(
+        "benchmarks/studies/matrices.py",
+        "(found / found.min()).mean(axis=1, skipna=False)",
+        "found.mean(axis=1, skipna=False)",
+        "tests/test_matrices.py",
+    ),
 ]

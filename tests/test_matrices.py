@@ -1,0 +1,60 @@
+"""The study of every p on singular values: its choices are right, and all have as many rates."""
+
+import math
+
+import pandas as pd
+
+from benchmarks.studies.matrices import CHOICE, FULL, OURS, best, contenders, recipe, validation_runs
+
+
+def frame(nll_by_choice):
+    rows = [
+        dict(zip(CHOICE, choice, strict=True)) | {"seed": seed, "held_out_nll": nll + seed / 100}
+        for choice, nll in nll_by_choice.items()
+        for seed in range(2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def grid_of(task, method, p, nll, weight_decay=0.0):
+    rates = (0.01, 0.1, 1.0)
+    return {(task, method, p, rate, weight_decay): x for rate, x in zip(rates, nll, strict=True)}
+
+
+FOUND = frame(
+    grid_of("digits", OURS, "3", (0.3, 0.1, 0.3))
+    | grid_of("digits", OURS, "∞", (0.12, 0.3, 0.4))
+    | grid_of("digits", "AdamW", "none", (math.nan, 0.5, 0.4))
+    | grid_of("stdlib", OURS, "3", (4.0, 5.6, 6.0))
+    | grid_of("stdlib", OURS, "∞", (4.6, 4.7, 5.0))
+    | grid_of("stdlib", OURS, "3", (1.0, 1.0, 1.0), weight_decay=0.1)
+    | grid_of("stdlib", "AdamW", "none", (3.0, 2.0, 4.0))
+)
+
+
+def test_the_best_rate_and_decay_have_the_least_nll_and_no_run_that_diverged():
+    rows = best(FOUND).set_index(["dataset", "method", "p"])
+    assert rows.loc[("digits", OURS, "3"), "learning_rate"] == 0.1
+    assert rows.loc[("stdlib", OURS, "3"), "weight_decay"] == 0.1
+    adamw = rows.loc[("digits", "AdamW", "none")]
+    assert (adamw.learning_rate, adamw.at_an_end) == (1.0, True)
+
+
+def test_the_recipe_is_one_choice_for_all_tasks_without_weight_decay():
+    assert recipe(FOUND) == ("∞", 0.01)
+
+
+def test_the_recipe_and_every_method_and_p_are_judged_on_each_task():
+    chosen = contenders(FOUND)
+    for task in ("digits", "stdlib"):
+        first, *others = chosen[chosen.dataset == task].name
+        assert first == "the recipe: Schatten SGDM, p ∞"
+        assert others == ["Schatten SGDM, p 3", "Schatten SGDM, p ∞", "AdamW"]
+
+
+def test_all_have_as_many_rates_and_other_seeds_for_the_test():
+    assert {len(grid.learning_rates) for grid in FULL.grids} == {5}
+    assert not set(FULL.seeds) & set(FULL.test_seeds)
+    runs = validation_runs(FULL)
+    # 7 p and 4 others; rates; seeds; three tasks without weight decay, one with and without.
+    assert len(runs) == len(set(runs)) == 11 * 5 * 3 * (3 + 2)
