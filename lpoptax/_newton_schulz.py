@@ -107,20 +107,26 @@ def _mixed_iterates(
     """
     steps = weights.shape[1] - 1
     stride = _STEPS_OF_POLYNOMIALS if 2 * x.shape[1] <= x.shape[2] else 1
-    weights = weights[:, :, None, None]
-    total = weights[:, 0] * x
-    for start in range(0, steps, stride):
-        stop = min(start + stride, steps)
-        if start > 0:
-            gram = _product(x, _adjoint(x), precision)
-            square = _product(gram, gram, precision)
-        last, mixed = _polynomials(gram, square, weights[:, start + 1 : stop], precision)
-        if stop == steps:
-            return total + _product(mixed + weights[:, stop] * last, x, precision)
-        if stop - start > 1:
-            total = total + _product(mixed, x, precision)
+    first = (steps - 1) % stride + 1  # so that all later strides are as long.
+    weights = jnp.moveaxis(weights, 1, 0)[..., None, None]
+
+    def advance(
+        x: jax.Array, total: jax.Array, gram: jax.Array, square: jax.Array, weights: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        last, mixed = _polynomials(gram, square, weights[:-1], precision)
+        total = total if len(weights) == 1 else total + _product(mixed, x, precision)
         x = _product(last, x, precision)
-        total = total + weights[:, stop] * x
+        return x, total + weights[-1] * x
+
+    def next_stride(carry: tuple[jax.Array, jax.Array], weights: jax.Array) -> tuple[Any, None]:
+        x, total = carry
+        gram = _product(x, _adjoint(x), precision)
+        return advance(x, total, gram, _product(gram, gram, precision), weights), None
+
+    carry = advance(x, weights[0] * x, gram, square, weights[1 : first + 1])
+    # A loop: the compiler would else keep all iterates, and compute their sum for each leaf by itself.
+    later = jnp.reshape(weights[first + 1 :], (-1, stride, *weights.shape[1:]))
+    (_, total), _ = jax.lax.scan(next_stride, carry, later)
     return total
 
 
@@ -131,8 +137,8 @@ def _polynomials(
     identity = jnp.eye(gram.shape[1], dtype=gram.dtype)[None]
     step = last = _SLOPE * identity - 2.5 * gram + square
     mixed = jnp.zeros_like(gram)
-    for k in range(weights.shape[1]):
-        mixed = mixed + weights[:, k] * last
+    for weight in weights:
+        mixed = mixed + weight * last
         gram = _product(_product(gram, step, precision), step, precision)
         step = _SLOPE * identity - 2.5 * gram + _product(gram, gram, precision)
         last = _product(step, last, precision)

@@ -56,5 +56,5 @@ def test_all_have_as_many_rates_and_other_seeds_for_the_test():
     assert {len(grid.learning_rates) for grid in FULL.grids} == {5}
     assert not set(FULL.seeds) & set(FULL.test_seeds)
     runs = validation_runs(FULL)
-    # 7 p and 4 others; rates; seeds; three tasks without weight decay, one with and without.
-    assert len(runs) == len(set(runs)) == 11 * 5 * 3 * (3 + 2)
+    # 8 of ours and 4 others; rates; seeds; three tasks without weight decay, one with and without.
+    assert len(runs) == len(set(runs)) == 12 * 5 * 3 * (3 + 2)

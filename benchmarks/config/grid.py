@@ -16,6 +16,7 @@ class Grid(NamedTuple):
     learning_rates: tuple[float, ...]
     norms: tuple[Norm, ...] = ()
     normalization: str | None = None
+    matrices: str | None = None
 
 
 def rates(lowest: float, highest: float) -> tuple[float, ...]:
@@ -36,8 +37,9 @@ def runs_of(task: Mapping[str, Any], grid: Grid, seeds: Sequence[int]) -> list[S
         "weight_decay": task.get("weight_decay", [0.0]),
         "held_out": ["validation"],
     }
-    if grid.normalization is not None:
-        named["normalization"] = [grid.normalization]
+    for name in ("normalization", "matrices"):
+        if (value := getattr(grid, name)) is not None:
+            named[name] = [value]
     norms: list[dict[str, Any]] = [
         {"p": [p], "p_final": [p_final], "anneal": ["step"]} for p, p_final in grid.norms
     ] or [{}]

@@ -78,6 +78,7 @@ FULL = Study(
     ),
     (
         Grid("schatten_sgdm", rates(3e-4, 3e-2), NORMS),
+        Grid("schatten_sgdm", rates(3e-4, 3e-2), ((math.inf, math.inf),), matrices="all"),
         Grid("muon", rates(1e-3, 0.1)),
         Grid("adamw", rates(3e-4, 3e-2)),
         Grid("lion", rates(1e-4, 1e-2)),
