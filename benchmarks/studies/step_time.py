@@ -61,6 +61,8 @@ OPTIMIZERS: dict[str, optax.GradientTransformation] = {
     "LPSGDM, p 6 → 2, unit RMS": lpoptax.lpsgdm(p=P, normalization="rms", **SETTINGS),
     "STACEY(3,2)": lpoptax.stacey(p=3.0, **SETTINGS),
     "STACEY(3,3)": lpoptax.stacey(p=3.0, mirror_p=3.0, **SETTINGS),
+    "Schatten SGDM, p = 6": lpoptax.schatten_sgdm(p=6.0, **SETTINGS),
+    "Schatten SGDM, p 6 → 2": lpoptax.schatten_sgdm(p=P, **SETTINGS),
     "AdamW, bfloat16": optax.adamw(**SETTINGS, **HALF),
     "Lion, bfloat16": optax.lion(**SETTINGS, **HALF),
     "LPSGDM, p 6 → 2, bfloat16": lpoptax.lpsgdm(p=P, accumulator_dtype=jnp.bfloat16, **SETTINGS),
@@ -80,7 +82,7 @@ EXPLANATION = (
     "a second take part in every tenth. `/ memory` is the time over that of a x + y for as many bytes as a "
     "step has to move: to read parameters, state and gradients, and to write parameters and state. It is no "
     "strict bound, as XLA runs a x + y array by array. Bytes and flops are for each parameter; what is moved "
-    "and computed is what the compiler tells."
+    "and computed is what the compiler tells, which counts one turn of a loop, as Schatten SGDM has one."
 )
 
 
@@ -199,8 +201,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     for axes, (tree, there) in zip(panels, frame.groupby("parameters", sort=False), strict=True):
         there = there[::-1]
         ratios = there["/ AdamW"]
-        limit = 1.15 * ratios[there.step != "Muon"].max()
-        colors = np.where(there.step.str.match("LPSGDM|STACEY"), COLORS[0], "silver")
+        limit = 1.15 * ratios[~there.step.str.match("Muon|Schatten")].max()
+        colors = np.where(there.step.str.match("LPSGDM|STACEY|Schatten"), COLORS[0], "silver")
         spread = [abs(there[quartile] - there[MS]) * ratios / there[MS] for quartile in (LOWER, UPPER)]
         axes.barh(there.step, ratios, xerr=spread, color=colors, error_kw={"linewidth": 1})
         floors = {"color": "black", "markersize": 12, "label": "a x + y, for as many bytes"}
