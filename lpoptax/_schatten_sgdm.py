@@ -23,6 +23,7 @@ def schatten_sgdm(
     eps: ArrayLike = 1e-8,
     weight_decay: optax.ScalarOrSchedule | None = None,
     *,
+    nesterov: bool = True,
     weight_decay_mask: optax.MaskOrFn = None,
     vector_p: optax.ScalarOrSchedule = jnp.inf,
     weight_dimension_numbers: WeightDimensionNumbers | None = None,
@@ -38,14 +39,11 @@ def schatten_sgdm(
         M \leftarrow \beta M + (1 - \beta) G, \qquad
         \theta \leftarrow (1 - \eta \lambda) \theta - \eta \frac{P}{\mathrm{rms}(P)}
 
-    where P is the power of :func:`lpoptax.scale_by_schatten_power` for a matrix M, and for any
-    other leaf that of :func:`lpoptax.scale_by_lp_power` for ``vector_p``. Each matrix, and each
-    other leaf, moves by a root mean square of ``learning_rate``, whatever p is. p = 2 is the
-    gradient descent with momentum that is normalized by leaf; p = infinity is Muon without
-    Nesterov's momentum.
-
-    Embeddings and the output layer are better left to the coordinatewise rule: give None for them in
-    ``weight_dimension_numbers``.
+    where P is the power of :func:`lpoptax.scale_by_schatten_power` for a matrix, and for any
+    other leaf that of :func:`lpoptax.scale_by_lp_power` for ``vector_p``; with Nesterov's momentum
+    the power of :math:`\beta M + (1 - \beta) G`, else of M. Each matrix, and each other leaf, moves
+    by a root mean square of ``learning_rate``, whatever p is. p = 2 is the gradient descent with
+    momentum that is normalized by leaf; p = infinity is Muon, with one rule and one rate for all leaves.
 
     Under :func:`optax.inject_hyperparams` name in ``static_args`` whichever of ``weight_decay_mask``,
     ``weight_dimension_numbers``, ``ns_steps`` and the dtype you pass. With parameters in half precision set
@@ -59,6 +57,7 @@ def schatten_sgdm(
         eps: smoothing of both powers near zero, non-negative scalar; default 1e-8.
         weight_decay: decoupled decay rate, multiplied by the learning rate; a non-negative scalar
             or a schedule. Default None: no decay, and ``update`` needs no params.
+        nesterov: whether the momentum is Nesterov's; default True.
         weight_decay_mask: a tree of bools, a prefix of the params, or a function from params to
             one, True where to decay; default None, everywhere.
         vector_p: the norm of the leaves that are no matrices, 1 < vector_p <= infinity; a number, a
@@ -116,8 +115,10 @@ def schatten_sgdm(
         batch_sharding=batch_sharding,
     )
     vectors = lp_direction(vector_p, eps, normalization="rms", per_leaf=True)
+    # What is emitted is momentum M + (1 - momentum) G, with the new M.
+    b1 = momentum**2 if nesterov else momentum
     return optax.chain(
-        scale_by_interpolated_momentum(b1=momentum, b2=momentum, mu_dtype=accumulator_dtype),
+        scale_by_interpolated_momentum(b1=b1, b2=momentum, mu_dtype=accumulator_dtype),
         matrices,
         optax.masked(vectors, lambda updates: _are_vectors(updates, weight_dimension_numbers)),
         decoupled_weight_decay(weight_decay, weight_decay_mask),

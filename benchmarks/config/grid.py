@@ -1,6 +1,7 @@
 """Grids of runs: what a study tries with an optimizer."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.config.selection import select
@@ -10,13 +11,12 @@ Norm = tuple[float, float]  # the p of the first and of the last step; between t
 
 
 class Grid(NamedTuple):
-    """What is tried with an optimizer: every rate, with every p if it has one."""
+    """What is tried with an optimizer: every rate, with every p if it has one, and fixed settings."""
 
     optimizer: str
     learning_rates: tuple[float, ...]
     norms: tuple[Norm, ...] = ()
-    normalization: str | None = None
-    matrices: str | None = None
+    fixed: Mapping[str, Any] = MappingProxyType({})
 
 
 def rates(lowest: float, highest: float) -> tuple[float, ...]:
@@ -36,10 +36,8 @@ def runs_of(task: Mapping[str, Any], grid: Grid, seeds: Sequence[int]) -> list[S
         "learning_rate": grid.learning_rates,
         "weight_decay": task.get("weight_decay", [0.0]),
         "held_out": ["validation"],
+        **{name: [value] for name, value in grid.fixed.items()},
     }
-    for name in ("normalization", "matrices"):
-        if (value := getattr(grid, name)) is not None:
-            named[name] = [value]
     norms: list[dict[str, Any]] = [
         {"p": [p], "p_final": [p_final], "anneal": ["step"]} for p, p_final in grid.norms
     ] or [{}]

@@ -12,18 +12,27 @@ from benchmarks.config.schedules import final_p
 from benchmarks.config.settings import Settings
 
 HYPERPARAMETERS = [*{"learning_rate", "weight_decay"}.union(*(one.takes for one in OPTIMIZERS.values()))]
-TOLD = ("optimizer", "normalization", "per_leaf", "matrices", "p", "p_final")  # by method and p_text.
+TOLD = (
+    "optimizer",
+    "normalization",
+    "per_leaf",
+    "matrices",
+    "nesterov",
+    "p",
+    "p_final",
+)  # by method and p_text.
 LENGTHS = {"rms": "at unit RMS", "dual_norm": "with the dual norm"}  # by normalization.
 
 
 def method(settings: Settings) -> str:
-    """Returns the optimizer's name, with the length or the matrices of its steps if not the usual ones."""
-    name = OPTIMIZERS[settings.optimizer].label
-    if settings.matrices == "all":
-        return f"{name} of all matrices"
-    if settings.normalization is None:
-        return name
-    return f"{name} {LENGTHS[settings.normalization]}{' of each leaf' if settings.per_leaf else ''}"
+    """Returns the optimizer's name, with the length, matrices and momentum of its steps if not the usual."""
+    optimizer = OPTIMIZERS[settings.optimizer]
+    more = ""
+    if settings.normalization is not None:
+        more = f" {LENGTHS[settings.normalization]}{' of each leaf' if settings.per_leaf else ''}"
+    if settings.matrices not in (None, optimizer.takes.get("matrices")):
+        more = f" of {settings.matrices} matrices"
+    return f"{optimizer.label}{more}{' with plain momentum' if settings.nesterov is False else ''}"
 
 
 def label(settings: Settings) -> str:

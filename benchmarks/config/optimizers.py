@@ -77,13 +77,14 @@ def _lpsgdm(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn
 
 
 def _schatten_sgdm(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) -> Transformation:
-    b1, eps, matrices = own(settings, "b1", "eps", "matrices")
+    b1, eps, matrices, nesterov = own(settings, "b1", "eps", "matrices", "nesterov")
     return lpoptax.schatten_sgdm(
         rate,
         p,
         b1,
         eps,
         settings.weight_decay,
+        nesterov=nesterov,
         weight_decay_mask=mask,
         weight_dimension_numbers=MATRICES[matrices],
     )
@@ -168,7 +169,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "schatten_sgdm": Optimizer(
         "Schatten SGDM",
         _schatten_sgdm,
-        {**_defaults("p", "b1", "eps", "anneal"), "p_final": None, "matrices": "hidden"},
+        {**_defaults("p", "b1", "eps", "anneal"), "p_final": None, "matrices": "all", "nesterov": True},
         anneals=True,
     ),
     "muon": Optimizer(

@@ -63,6 +63,7 @@ class Settings:
     matrices: Annotated[
         Literal["hidden", "all"] | None, "which kernels are matrices to Muon and Schatten SGDM"
     ] = None  # hidden: all but those of the first and the last layer.
+    nesterov: Annotated[bool | None, "whether the momentum of Schatten SGDM is Nesterov's"] = None
     b1: Annotated[float | None, BELOW_1, "decay rate of the momentum"] = None
     b2: Annotated[
         float | None, BELOW_1, "decay rate of the second moment, or of the momentum that is kept"

@@ -68,8 +68,8 @@ FULL = Study(
     ),
     (
         Grid("lpsgdm", rates(3e-4, 3), BOTH),
-        Grid("lpsgdm", rates(1e-6, 3), BOTH, "dual_norm"),
-        Grid("lpsgdm", rates(1e-4, 0.1), BOTH, "rms"),
+        Grid("lpsgdm", rates(1e-6, 3), BOTH, {"normalization": "dual_norm"}),
+        Grid("lpsgdm", rates(1e-4, 0.1), BOTH, {"normalization": "rms"}),
         Grid("sgdm", rates(3e-4, 3)),
         Grid("adamw", rates(1e-4, 1)),
     ),
@@ -80,7 +80,7 @@ QUICK = Study(
     ({"dataset": "digits_900", "model": "resnet4", "batch_size": 300, "epochs": 1},),
     (
         Grid("lpsgdm", (0.1, 1.0), (CONSTANT[0], COSINE[1])),
-        Grid("lpsgdm", (0.003, 0.01), (CONSTANT[0], COSINE[1]), "rms"),
+        Grid("lpsgdm", (0.003, 0.01), (CONSTANT[0], COSINE[1]), {"normalization": "rms"}),
         Grid("sgdm", (0.1,)),
     ),
     seeds=range(1),

@@ -5,9 +5,10 @@ better, or a p that falls or rises during training? How does the family compare 
 for each task and with one choice for all?
 
 Setting: Schatten SGDM, which makes steps of one length whatever p is, at p = 3, 6, 12 and infinity; with p
-falling from 40 or 12 to 2; and rising from 3 to infinity, all every step along half a cosine. Matrices are
-the kernels of hidden layers; at p = infinity also, for comparison, all kernels and embeddings. Beside it
-Muon, AdamW, Lion, and LPSGDM at unit RMS with p from 12 to 2. The tasks are those of the study of learning
+falling from 40 or 12 to 2; and rising from 3 to infinity, all every step along half a cosine. All kernels
+and embeddings are matrices; at p = infinity also, for comparison, only the kernels of hidden layers, and all
+with plain momentum. Beside it Muon of either kind of matrices, AdamW, Lion, and LPSGDM at unit RMS with p
+from 12 to 2. The tasks are those of the study of learning
 rates, without weight decay, where all have five learning rates, a factor of 3 apart, and three seeds; and
 the language model on all of Python's standard library, 768 steps of 16 sequences, where all have three
 rates with weight decay 0 and 0.1, and one seed. The best rate and decay have the lowest mean NLL on
@@ -54,6 +55,7 @@ NORMS: tuple[Norm, ...] = (
     (12.0, 2.0),
     (3.0, math.inf),
 )
+MUONS: tuple[Norm, ...] = ((math.inf, math.inf),)
 CHOICE = ["dataset", "method", "p", "learning_rate", "weight_decay"]
 CHOSEN = {"learning_rate": "learning rate", "weight_decay": "weight decay"}
 
@@ -77,11 +79,13 @@ def _grids(ours: Norm, muon: Norm, adamw: Norm, lion: Norm, lpsgdm: Norm) -> tup
     """Returns what is tried with rates from the first to the last of each."""
     return (
         Grid("schatten_sgdm", rates(*ours), NORMS),
-        Grid("schatten_sgdm", rates(*ours), ((math.inf, math.inf),), matrices="all"),
+        Grid("schatten_sgdm", rates(*ours), MUONS, {"matrices": "hidden"}),
+        Grid("schatten_sgdm", rates(*ours), MUONS, {"nesterov": False}),
         Grid("muon", rates(*muon)),
+        Grid("muon", rates(*muon), fixed={"matrices": "all"}),
         Grid("adamw", rates(*adamw)),
         Grid("lion", rates(*lion)),
-        Grid("lpsgdm", rates(*lpsgdm), ((12.0, 2.0),), "rms"),
+        Grid("lpsgdm", rates(*lpsgdm), ((12.0, 2.0),), {"normalization": "rms"}),
     )
 
 
