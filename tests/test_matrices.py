@@ -57,5 +57,5 @@ def test_all_have_as_many_rates_on_a_task_and_other_seeds_for_the_test():
         assert len({len(grid.learning_rates) for grid in task.grids}) == 1
         assert not set(task.seeds) & set(FULL.test_seeds)
     runs = validation_runs(FULL)
-    # 8 of ours and 4 others; rates; seeds or weight decays; three small tasks and a large one.
-    assert len(runs) == len(set(runs)) == 12 * 5 * 3 * 3 + 12 * 3 * 2
+    # 9 of ours and 5 others; rates; seeds or weight decays; three small tasks and a large one.
+    assert len(runs) == len(set(runs)) == 14 * 5 * 3 * 3 + 14 * 3 * 2

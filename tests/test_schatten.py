@@ -428,20 +428,38 @@ def test_what_must_be_static_under_inject_hyperparams_says_so(name):
 # The optimizer
 
 
-def test_it_is_momentum_then_the_power_at_unit_rms_then_decay():
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_it_is_momentum_then_the_power_at_unit_rms_then_decay(nesterov):
     params, gradients = random_problem(steps=4)
-    optimizer = lpoptax.schatten_sgdm(0.1, 3.0, momentum=0.8, weight_decay=0.5, ns_steps=12)
+    optimizer = lpoptax.schatten_sgdm(
+        0.1, 3.0, momentum=0.8, weight_decay=0.5, nesterov=nesterov, ns_steps=12
+    )
     m, w = np.zeros((3, 2)), np.asarray(params["w"], np.float64)
-    for g, ours in zip(gradients, trajectory(optimizer, params, gradients), strict=True):
-        m = 0.8 * m + 0.2 * np.asarray(g["w"], np.float64)
-        w = (1 - 0.1 * 0.5) * w - 0.1 * unit_rms(reference.schatten_power(m, 3.0))
+    for gradient, ours in zip(gradients, trajectory(optimizer, params, gradients), strict=True):
+        g = np.asarray(gradient["w"], np.float64)
+        m = 0.8 * m + 0.2 * g
+        emitted = 0.8 * m + 0.2 * g if nesterov else m
+        w = (1 - 0.1 * 0.5) * w - 0.1 * unit_rms(reference.schatten_power(emitted, 3.0))
         np.testing.assert_allclose(ours["w"], w, atol=4 * 0.1 * 5e-3)
+
+
+def test_at_p_infinity_it_is_muon_of_the_exact_polar_factor():
+    params, gradients = random_problem(steps=4)
+    params, gradients = {"w": params["w"]}, [{"w": g["w"]} for g in gradients]
+    # As many steps of a convergent iteration as give the polar factor, whose RMS in a 3 x 2 matrix is 3^-0.5.
+    coefficients = tuple([(2.0, -1.5, 0.5)] * 30)
+    # Without Nesterov's momentum, where its correction of the bias changes more than the length.
+    muon = optax.contrib.muon(0.1, ns_coeffs=coefficients, ns_steps=30, beta=0.8, nesterov=False)
+    ours = lpoptax.schatten_sgdm(0.1 * 3**-0.5, jnp.inf, momentum=0.8, nesterov=False, ns_steps=12)
+    chex.assert_trees_all_close(
+        trajectory(ours, params, gradients), trajectory(muon, params, gradients), atol=2e-3
+    )
 
 
 def test_at_p_2_it_is_normalized_momentum_sgd():
     params, gradients = random_problem(steps=4)
     expected = lpoptax.lpsgdm(0.1, 2.0, normalization="rms", per_leaf=True)
-    ours = lpoptax.schatten_sgdm(0.1, 2.0, vector_p=2.0)
+    ours = lpoptax.schatten_sgdm(0.1, 2.0, vector_p=2.0, nesterov=False)
     chex.assert_trees_all_close(
         trajectory(ours, params, gradients), trajectory(expected, params, gradients), rtol=1e-4, atol=1e-5
     )
@@ -452,7 +470,9 @@ def test_leaves_that_are_no_matrices_take_the_coordinatewise_rule(vector_p):
     params, gradients = random_problem(steps=4)
     expected = lpoptax.lpsgdm(0.1, vector_p, normalization="rms", per_leaf=True)
     for numbers, leaves in ((None, ["b"]), ({"w": None, "b": None}, ["b", "w"])):
-        ours = lpoptax.schatten_sgdm(0.1, 3.0, vector_p=vector_p, weight_dimension_numbers=numbers)
+        ours = lpoptax.schatten_sgdm(
+            0.1, 3.0, nesterov=False, vector_p=vector_p, weight_dimension_numbers=numbers
+        )
         for visited, other in zip(
             trajectory(ours, params, gradients), trajectory(expected, params, gradients), strict=True
         ):

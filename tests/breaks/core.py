@@ -339,6 +339,12 @@ BREAKS = [
     ),
     Break(
         "lpoptax/_schatten_sgdm.py",
+        "momentum**2 if nesterov",
+        "momentum if nesterov",
+        "tests/test_schatten.py",
+    ),
+    Break(
+        "lpoptax/_schatten_sgdm.py",
         "axes is False",
         "axes is not False",
         "tests/test_schatten.py",
