@@ -142,7 +142,9 @@ def test_the_study_continues_run_by_run_and_repeats_nothing(tmp_path, monkeypatc
 
 
 def test_the_study_gives_others_no_fewer_rates_at_a_p_than_unit_rms():
-    tried = {(grid.optimizer, grid.normalization): len(grid.learning_rates) for grid in FULL.grids}
+    tried = {
+        (grid.optimizer, grid.fixed.get("normalization")): len(grid.learning_rates) for grid in FULL.grids
+    }
     assert min(tried, key=tried.get) == ("lpsgdm", "rms")
     assert len(set(FULL.seeds) & set(FULL.test_seeds)) == 0
 

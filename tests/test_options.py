@@ -21,6 +21,7 @@ OPTIONS = {  # two values of each setting, and one that is refused.
     "normalization": (["rms", "dual_norm"], "l2"),
     "per_leaf": (["True", "False"], "perhaps"),
     "matrices": (["hidden", "all"], "some"),
+    "nesterov": (["True", "False"], "perhaps"),
     "b1": (["0", "0.9"], "1"),
     "b2": (["0", "0.9"], "1"),
     "eps": (["0", "1e-8"], "inf"),
@@ -66,7 +67,7 @@ def test_a_setting_has_one_value_in_a_run_and_several_in_a_sweep(name, read):
     assert two[name][:1] == one[name]
     assert len(set(two[name])) == 2
     # The types are those of the settings: records tell 1 from 1.0.
-    kinds = {"batch_size": int, "epochs": int, "warmup_steps": int, "per_leaf": bool}
+    kinds = {"batch_size": int, "epochs": int, "warmup_steps": int, "per_leaf": bool, "nesterov": bool}
     kind = kinds.get(name, float if first[0].isdecimal() else str)
     assert {type(value) for value in two[name]} == {kind}
 
