@@ -18,17 +18,23 @@ def frame(nll_by_choice):
 
 def grid_of(task, method, p, nll, weight_decay=0.0):
     rates = (0.01, 0.1, 1.0)
-    return {(task, method, p, rate, weight_decay): x for rate, x in zip(rates, nll, strict=True)}
+    optimizer = {"A": "adamw", "M": "muon", "S": "schatten_sgdm"}[method[0]]
+    return {(task, optimizer, method, p, rate, weight_decay): x for rate, x in zip(rates, nll, strict=True)}
 
 
 FOUND = frame(
     grid_of("digits", OURS, "3", (0.3, 0.1, 0.3))
     | grid_of("digits", OURS, "∞", (0.12, 0.3, 0.4))
+    | grid_of("digits", OURS + " of hidden matrices", "∞", (0.01, 0.3, 0.4))
     | grid_of("digits", "AdamW", "none", (math.nan, 0.5, 0.4))
+    | grid_of("digits", "Muon", "∞", (0.3, 0.5, 0.4))
+    | grid_of("digits", "Muon of all matrices", "∞", (0.5, 0.2, 0.4))
     | grid_of("stdlib", OURS, "3", (4.0, 5.6, 6.0))
     | grid_of("stdlib", OURS, "∞", (4.6, 4.7, 5.0))
     | grid_of("stdlib", OURS, "3", (1.0, 1.0, 1.0), weight_decay=0.1)
     | grid_of("stdlib", "AdamW", "none", (3.0, 2.0, 4.0))
+    | grid_of("stdlib", "Muon", "∞", (3.0, 2.0, 4.0))
+    | grid_of("stdlib", "Muon of all matrices", "∞", (3.0, 5.0, 4.0))
 )
 
 
@@ -44,12 +50,12 @@ def test_the_recipe_is_one_choice_for_all_tasks_without_weight_decay():
     assert recipe(FOUND) == ("∞", 0.01)
 
 
-def test_the_recipe_and_every_method_and_p_are_judged_on_each_task():
+def test_the_recipe_every_p_and_the_best_of_the_others_are_judged_on_each_task():
     chosen = contenders(FOUND)
-    for task in ("digits", "stdlib"):
+    for task, muon in (("digits", "Muon of all matrices, p ∞"), ("stdlib", "Muon, p ∞")):
         first, *others = chosen[chosen.dataset == task].name
         assert first == "the recipe: Schatten SGDM, p ∞"
-        assert others == ["Schatten SGDM, p 3", "Schatten SGDM, p ∞", "AdamW"]
+        assert others == ["Schatten SGDM, p 3", "Schatten SGDM, p ∞", "AdamW", muon]
 
 
 def test_all_have_as_many_rates_on_a_task_and_other_seeds_for_the_test():

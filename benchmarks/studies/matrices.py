@@ -48,7 +48,7 @@ from benchmarks.studies import learning_rates
 from benchmarks.training.records import PACKAGES, ResultsFolder, measured_with
 from benchmarks.training.runner import complete
 
-OURS = "Schatten SGDM"
+OPTIMIZER, OURS = "schatten_sgdm", "Schatten SGDM"
 NORMS: tuple[Norm, ...] = (
     *((p, p) for p in (3.0, 6.0, 12.0, math.inf)),
     (40.0, 2.0),
@@ -56,7 +56,7 @@ NORMS: tuple[Norm, ...] = (
     (3.0, math.inf),
 )
 MUONS: tuple[Norm, ...] = ((math.inf, math.inf),)
-CHOICE = ["dataset", "method", "p", "learning_rate", "weight_decay"]
+CHOICE = ["dataset", "optimizer", "method", "p", "learning_rate", "weight_decay"]
 CHOSEN = {"learning_rate": "learning rate", "weight_decay": "weight decay"}
 
 
@@ -134,7 +134,7 @@ def validation_runs(study: Study) -> list[Settings]:
 def best(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each task, method and p: the best rate and decay, and whether it is at an end."""
     found = scores(frame, CHOICE).reset_index()
-    rows = found.loc[found.groupby(CHOICE[:3], sort=False).held_out_nll.idxmin()]
+    rows = found.loc[found.groupby(CHOICE[:4], sort=False).held_out_nll.idxmin()]
     tried = frame.groupby(["dataset", "method"]).learning_rate.unique()
     ends = [is_at_an_end(row.learning_rate, tried[row.dataset, row.method]) for row in rows.itertuples()]
     return rows.assign(at_an_end=ends)
@@ -149,13 +149,15 @@ def recipe(frame: pd.DataFrame) -> tuple[str, float]:
 
 
 def contenders(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns what is judged on the test data: the recipe, then each method and p at its best."""
+    """Returns what is judged on the test data: the recipe, each p at its best, and the others at theirs."""
     p, rate = recipe(frame)
     tasks = list(dict.fromkeys(frame.dataset))
-    ours = [dict(zip(CHOICE, (task, OURS, p, rate, 0.0), strict=True)) for task in tasks]
-    tuned = best(frame)[CHOICE].assign(name=_name)
-    named = pd.DataFrame(ours).assign(name=f"the recipe: {OURS}, p {p}")
-    return pd.concat([named, tuned]).sort_values(
+    recipes = [dict(zip(CHOICE, (task, OPTIMIZER, OURS, p, rate, 0.0), strict=True)) for task in tasks]
+    tuned = best(frame)
+    others = tuned[tuned.optimizer != OPTIMIZER].groupby(["dataset", "optimizer"], sort=False).held_out_nll
+    chosen = tuned[(tuned.method == OURS) | tuned.index.isin(others.idxmin())]
+    named = pd.DataFrame(recipes).assign(name=f"the recipe: {OURS}, p {p}")
+    return pd.concat([named, chosen[CHOICE].assign(name=_name)]).sort_values(
         "dataset", key=lambda names: names.map(tasks.index), kind="stable"
     )
 
