@@ -22,6 +22,7 @@ JOBS: dict[str, type] = {
 }
 # A module of benchmarks.studies each: what it does, and whether it measures only what its folder lacks.
 STUDIES = {
+    "compiled": ("Compile the steps of optimizers for TPUs that are not there.", True),
     "landscapes": ("Count the steps that descent in each lp norm takes on quadratics.", False),
     "gaussians": ("Descend to the mode of p-generalised Gaussians.", False),
     "convergence": ("Fit the rate at which gradients vanish to that of the theorems.", False),

@@ -59,6 +59,12 @@ def steps_per_epoch(settings: Settings, dataset: Dataset) -> int:
 
 def start(settings: Settings, dataset: Dataset, mesh: Mesh) -> tuple[Program, TrainState]:
     """Returns the program of the run, and the state before its first step."""
+    program, state = initial(settings, dataset)
+    return program, _replicated(state, mesh)
+
+
+def initial(settings: Settings, dataset: Dataset) -> tuple[Program, TrainState]:
+    """Returns the program of the run, and the state before its first step, which no device is chosen for."""
 
     def model(dtype: str) -> nnx.Module:
         return build_model(settings.model, dataset.shape, dataset.classes, dtype=dtype, seed=settings.seed)
@@ -75,8 +81,7 @@ def start(settings: Settings, dataset: Dataset, mesh: Mesh) -> tuple[Program, Tr
         dataset.augment,
     )
     opt_state = build_optimizer(settings, per_epoch).init(params)
-    state = TrainState(params, model_state, opt_state, zeros(mesh))
-    return program, _replicated(state, mesh)
+    return program, TrainState(params, model_state, opt_state, _nothing())
 
 
 def arguments(settings: Settings) -> Swept:
@@ -86,7 +91,11 @@ def arguments(settings: Settings) -> Swept:
 
 def zeros(mesh: Mesh) -> Totals:
     """Returns the totals of nothing, on every device."""
-    return _replicated(Totals(*(jnp.zeros(()) for _ in Totals._fields)), mesh)
+    return _replicated(_nothing(), mesh)
+
+
+def _nothing() -> Totals:
+    return Totals(*(jnp.zeros(()) for _ in Totals._fields))
 
 
 def _replicated(tree: Any, mesh: Mesh) -> Any:
