@@ -46,12 +46,15 @@ PLACES = (
     ("16 x 16 v5e", "Llama, 6.7 B"),
     ("1,024 v5p", "Llama, 6.7 B"),
 )
+PLACES_OF_MATRICES = (("1 v5e", "Llama, 100 M"), ("16 v5e", "Llama, 100 M"))
 FULL = [
-    Cell(*place, name)
-    for optimizers in (COORDINATEWISE, OF_MATRICES)  # these take longer.
-    for place in PLACES
-    for name in optimizers
-    if (place[0], name) != ("1 v5e", WHOLE)
+    *(Cell(*place, name) for place in PLACES for name in COORDINATEWISE),
+    *(
+        Cell(*place, name)
+        for place in PLACES_OF_MATRICES
+        for name in ("AdamW", *OF_MATRICES)
+        if (place[0], name) != ("1 v5e", WHOLE)
+    ),
 ]
 QUICK = [
     Cell(chips, "two matrices", name) for chips in ("1 v5e", "4 v5e") for name in ("AdamW", "LPSGDM, p = 3")
@@ -114,7 +117,7 @@ def run(quick: bool, folder: Path) -> str:
     """Compiles what the folder lacks; writes a picture, and returns the tables."""
     check_libtpu()
     prepare()
-    cells, trainings = (QUICK, QUICK_TRAININGS) if quick else (FULL, TRAININGS)
+    cells, trainings = (QUICK, QUICK_TRAININGS) if quick else (list(dict.fromkeys(FULL)), TRAININGS)
     compiler = Compiler()
     frame = complete(cells, partial(compiler, measure), folder / "compiled.csv")
     trained = complete(trainings, partial(compiler, compiled_training.measure), folder / "training.csv")

@@ -29,7 +29,7 @@ class Slice(NamedTuple):
     memory: float  # GiB of a chip's HBM that programs may use.
 
 
-V5E, V5P = 15.75, 95.73
+V5E, V5P = 15.75, 95.74
 SLICES = {
     "1 v5e": Slice("v5e:2x2", {"data": 1}, V5E),
     "4 v5e": Slice("v5e:2x2", {"data": 4}, V5E),

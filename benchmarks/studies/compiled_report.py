@@ -6,7 +6,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from benchmarks.config.optimizers import OPTIMIZERS as TRAINED_WITH
-from benchmarks.reporting.figures import COLORS
 from benchmarks.reporting.programs import COLLECTIVES
 from benchmarks.reporting.tables import table_of
 from benchmarks.studies.compiled_programs import OPTIMIZERS, chips_of
@@ -87,7 +86,7 @@ def draw(frame: pd.DataFrame) -> Figure:
             hue=where,
             order=names,
             hue_order=groups,
-            palette=sns.color_palette(COLORS, len(groups)),
+            palette=sns.color_palette("colorblind", len(groups)),
             jitter=False,
             dodge=True,
             ax=axes,
