@@ -15,7 +15,6 @@ continues where it was interrupted, program by program. It needs libtpu: pip ins
 """
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +36,8 @@ from benchmarks.studies.compiled_training import TRAININGS, Training
 from benchmarks.training.records import FolderError, difference
 
 Row = dict[str, Any]
-SECONDS = 600  # that a program may take to compile.
+SECONDS = 600  # of a processor, that a program may take to compile.
+ENDED = f"unknown, compiling takes more than {SECONDS} s of a processor, or more memory than is here"
 PLACES = (
     ("1 v5e", "Llama, 100 M"),
     ("1 v5e", "ResNet-50"),
@@ -71,22 +71,15 @@ class Compiler:
 
     def __call__(self, measure: Callable[[Any, int], Row], cell: Any) -> Row:
         """Returns what is measured of a program, or why it cannot be."""
-        start = time.monotonic()
         try:
             return self._process.submit(measure, cell, SECONDS).result()
         except BrokenProcessPool:
             self._process = _process()
-            return {"fits": _why(time.monotonic() - start)}
+            return {"fits": ENDED}
 
 
 def _process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=begin)
-
-
-def _why(seconds: float) -> str:
-    if seconds >= SECONDS:
-        return f"unknown, compiling takes more than {SECONDS} s"
-    return "unknown, the compiler ended, as it does where this machine has too little memory"
 
 
 def complete(cells: Sequence[Any], measured: Callable[[Any], Row], file: Path) -> pd.DataFrame:

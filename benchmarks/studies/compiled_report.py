@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.config.optimizers import OPTIMIZERS as TRAINED_WITH
 from benchmarks.reporting.programs import COLLECTIVES
@@ -18,7 +19,7 @@ EXPLANATION = (
     "those of copies beside them, nor of collectives, and hardly those of transcendental functions. A loop "
     "counts as often as it turns, of a conditional the cheapest branch, but the collectives of all branches. "
     "Collectives are with the bytes that one chip takes or gives, whichever is more. Compilation is in "
-    "seconds of a processor, for the first such program of a process."
+    "seconds of a processor, with nothing kept of the programs before."
 )
 
 
@@ -95,7 +96,12 @@ def draw(frame: pd.DataFrame) -> Figure:
         axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
         axes.grid(axis="y", alpha=0.3)
         axes.set(xscale="log", xlabel=f"{label} / AdamW's", ylabel="")
-    panels[-1].legend(fontsize="small", title=None)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    handles, labels = panels[-1].get_legend_handles_labels()
+    panels[-1].get_legend().remove()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize="small")
     return figure
 
 

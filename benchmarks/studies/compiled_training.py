@@ -1,6 +1,5 @@
 """Whole training steps of the papers, compiled for one chip: the trainer's step, without data."""
 
-import signal
 import time
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -15,7 +14,7 @@ from benchmarks.data.batches import Batch
 from benchmarks.data.registry import DATASETS, Dataset, Split, Text
 from benchmarks.data.text import C4
 from benchmarks.reporting.topologies import compiled_update, measured, mesh_of, placed
-from benchmarks.studies.compiled_programs import SLICES, refusal, verdict
+from benchmarks.studies.compiled_programs import SLICES, limit, refusal, verdict
 from benchmarks.training.step import Program, TrainState, arguments, initial, train_step
 
 EXAMPLES = 1_281_167  # of ImageNet; how many there are decides schedules, but no size.
@@ -69,7 +68,7 @@ def _batch(settings: Settings, dataset: Dataset) -> Batch:
 
 def measure(training: Training, seconds: int) -> dict[str, Any]:
     """Compiles a training step and the optimizer's part of it; returns what the compiler tells of both."""
-    signal.alarm(seconds)
+    limit(seconds)
     place = SLICES["1 v5e"]
     mesh = mesh_of(place.topology, place.axes)
     settings = _settings(training)
@@ -85,7 +84,7 @@ def measure(training: Training, seconds: int) -> dict[str, Any]:
     except jax.errors.JaxRuntimeError as error:
         return {"batch size": settings.batch_size, "fits": refusal(error)}
     finally:
-        signal.alarm(0)
+        limit(0)
     return {
         "batch size": settings.batch_size,
         "fits": verdict(whole["peak, GiB"], place.memory),
