@@ -10,12 +10,14 @@ from tokenizers import Tokenizer
 
 from benchmarks.data import prepare as preparation
 from benchmarks.data import text
+from benchmarks.data.arrays import LETTERS_FILE, Arrays, Letters, Mnist1d
 from benchmarks.data.corpora import AUSTEN_FILE
 from benchmarks.data.digits import Digits
+from benchmarks.data.objectives import CLASSES, DENOISING, NEXT_TOKENS, RECONSTRUCTION, Objective
 from benchmarks.data.prepare import Builder, DataError, Source, damaged_folder, is_prepared
 from benchmarks.data.splits import Excerpt, Photographs, Records, Sequences, SmallImages, Split
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "prepare"]
+__all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "objective_of", "prepare"]
 
 HeldOut = Literal["test", "validation"]
 
@@ -30,6 +32,7 @@ class Dataset(NamedTuple):
     mean: tuple[float, ...] = ()  # of each channel of the training images, to normalise with; () of text.
     std: tuple[float, ...] = ()
     augment: str | None = None  # how training changes images: "crop_flip" pads, crops, flips; "flip" flips.
+    objective: Objective = CLASSES
 
 
 class Origin(NamedTuple):
@@ -42,18 +45,20 @@ class Origin(NamedTuple):
     named: str = ""  # what --source has to name, if there is no other way.
 
 
-class Images(NamedTuple):
-    """Labelled images."""
+class Labelled(NamedTuple):
+    """Images, or other arrays, with a class each."""
 
     origin: Origin
     classes: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: str | None
     kept: int = 90  # per cent of the training split that are left when validation takes the rest.
     test: str = "test"  # what TFDS calls the split on which figures are reported.
-    split: type[SmallImages] | type[Photographs] = SmallImages
+    split: type[SmallImages] | type[Photographs] | type[Arrays] = SmallImages
+    examples: str = "images"
+    objective: Objective = CLASSES
 
     def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
         """Returns the dataset; validation is the end of the training split."""
@@ -73,6 +78,8 @@ class Text(NamedTuple):
 
     origin: Origin
     per_epoch: int
+    examples: str = "sequences"
+    objective: Objective = NEXT_TOKENS
 
     def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
         """Returns the dataset; validation is a split of its own."""
@@ -82,6 +89,7 @@ class Text(NamedTuple):
             Sequences(Records(builder, held_out)),
             text.vocabulary_size(tokenizer),
             (builder.LENGTH,),
+            objective=self.objective,
         )
 
 
@@ -90,18 +98,21 @@ class Part(NamedTuple):
 
     of: str
     train: int
-    validation: int  # all examples of a test split are taken.
+    validation: int
     halved: bool = False  # whether images are reduced to half their height and width.
+    test: int | None = None  # how many of the test split; None for all.
+    per_epoch: int | None = None  # how many are called an epoch; None for all.
+    objective: Objective | None = None  # None for that of the other dataset.
 
     def cut(self, full: Dataset, held_out: HeldOut) -> Dataset:
         """Returns the part. What is trained on is the same whatever is held out."""
-        validation = self.validation if held_out == "validation" else len(full.held_out)
-        train, held = (
-            Excerpt(split, size, halved=self.halved)
-            for split, size in ((full.train, self.train), (full.held_out, validation))
-        )
+        size = self.validation if held_out == "validation" else self.test or len(full.held_out)
+        train = Excerpt(full.train, self.train, halved=self.halved, per_epoch=self.per_epoch)
         return full._replace(
-            train=train, held_out=held, shape=train.inputs.shape[1:] if full.mean else full.shape
+            train=train,
+            held_out=Excerpt(full.held_out, size, halved=self.halved),
+            shape=train.inputs.shape[1:] if full.mean else full.shape,
+            objective=self.objective or full.objective,
         )
 
 
@@ -113,8 +124,15 @@ AUSTEN = preparation.debian_package(
     "r-cran-janeaustenr", "/usr/lib/R/site-library/janeaustenr/data", AUSTEN_FILE
 )
 
-DATASETS: dict[str, Images | Text] = {
-    "digits": Images(
+LETTERS = preparation.debian_package(
+    "r-cran-mlbench", "/usr/lib/R/site-library/mlbench/data", LETTERS_FILE
+)
+# Of each measure in the first 12,000 rows.
+LETTERS_MEAN = (4.03, 7.02, 5.13, 5.35, 3.51, 6.89, 7.52, 4.64, 5.17, 8.28, 6.48, 7.93, 3.06, 8.35, 3.70, 7.79)
+LETTERS_STD = (1.92, 3.32, 2.02, 2.27, 2.20, 2.02, 2.32, 2.71, 2.37, 2.48, 2.62, 2.07, 2.34, 1.55, 2.57, 1.60)
+
+DATASETS: dict[str, Labelled | Text] = {
+    "digits": Labelled(
         Origin(comes_with="scikit-learn", builder=Digits, tensorflow=False),
         10,
         (8, 8, 1),
@@ -123,10 +141,10 @@ DATASETS: dict[str, Images | Text] = {
         augment=None,
         kept=75,
     ),
-    "fashion_mnist": Images(
+    "fashion_mnist": Labelled(
         Origin(preparation.fashion_mnist), 10, (28, 28, 1), _of_255(0.28604), _of_255(0.35302), "flip"
     ),
-    "cifar10": Images(
+    "cifar10": Labelled(
         Origin(preparation.archives),
         10,
         (32, 32, 3),
@@ -134,7 +152,7 @@ DATASETS: dict[str, Images | Text] = {
         _of_255(0.2470, 0.2435, 0.2616),
         "crop_flip",
     ),
-    "cifar100": Images(
+    "cifar100": Labelled(
         Origin(preparation.archives),
         100,
         (32, 32, 3),
@@ -142,7 +160,7 @@ DATASETS: dict[str, Images | Text] = {
         _of_255(0.2673, 0.2564, 0.2762),
         "crop_flip",
     ),
-    "imagenet2012": Images(
+    "imagenet2012": Labelled(
         Origin(preparation.tar_files, named="has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
         1000,
         (224, 224, 3),
@@ -151,6 +169,28 @@ DATASETS: dict[str, Images | Text] = {
         "flip",
         test="validation",  # the labels of ImageNet's own test split are secret.
         split=Photographs,
+    ),
+    "letters": Labelled(
+        Origin(LETTERS, builder=Letters, tensorflow=False),
+        26,
+        (16,),
+        mean=LETTERS_MEAN,
+        std=LETTERS_STD,
+        augment=None,
+        kept=75,
+        split=Arrays,
+        examples="rows",
+    ),
+    "mnist1d": Labelled(
+        Origin(comes_with="mnist1d", builder=Mnist1d, tensorflow=False),
+        10,
+        (40, 1),
+        mean=(),
+        std=(),
+        augment=None,
+        kept=80,
+        split=Arrays,
+        examples="signals",
     ),
     "stdlib": Text(Origin(comes_with="Python", builder=text.Stdlib, tensorflow=False), 2_048),
     "austen": Text(Origin(AUSTEN, builder=text.Austen, tensorflow=False), 2_048),
@@ -163,10 +203,19 @@ DATASETS: dict[str, Images | Text] = {
         8_000,
     ),
 }
+_FASHION = Part("fashion_mnist", 12_800, 2_000, halved=True, test=2_000, per_epoch=3_200)
 PARTS = {
     "digits_900": Part("digits", 900, 300),
     "fashion_mnist_14x14": Part("fashion_mnist", 6_400, 2_000, halved=True),
     "stdlib_1536": Part("stdlib", 1_536, 256),
+    # Of the suite of workloads.
+    "fashion_mnist_12800": _FASHION,
+    "fashion_mnist_12800_pixels": _FASHION._replace(objective=RECONSTRUCTION),
+    "fashion_mnist_12800_noise": _FASHION._replace(objective=DENOISING),
+    "letters_12000": Part("letters", 12_000, 2_000, test=2_000, per_epoch=3_000),
+    "mnist1d_3200": Part("mnist1d", 3_200, 800, per_epoch=3_200),
+    "stdlib_2048": Part("stdlib", 2_048, 256, test=256, per_epoch=512),
+    "austen_2048": Part("austen", 2_048, 256, test=256, per_epoch=512),
 }
 NAMES = (*DATASETS, *PARTS)
 
@@ -176,9 +225,15 @@ def is_text(name: str) -> bool:
     return isinstance(DATASETS[_whole(name)], Text)
 
 
+def objective_of(name: str) -> Objective:
+    """Returns what the examples of a dataset are for."""
+    of_part = PARTS[name].objective if name in PARTS else None
+    return of_part or DATASETS[_whole(name)].objective
+
+
 def kind(name: str) -> str:
-    """Returns what the examples of a dataset are."""
-    return "sequences" if is_text(name) else "images"
+    """Returns what the examples of a dataset are, and what is to be done with them if not the usual."""
+    return f"{DATASETS[_whole(name)].examples} {objective_of(name).asks}".strip()
 
 
 def _whole(name: str) -> str:
