@@ -73,7 +73,9 @@ class Settings:
     tau: Annotated[float | None, SHARE, "STACEY's coupling"] = None
     # As in the LPSGDM paper once an epoch.
     anneal: Annotated[Literal["epoch", "step"] | None, "when LPSGD and LPSGDM change p"] = None
-    schedule: Annotated[Literal["warmup_cosine", "warmup_constant", "constant"], "of the learning rate"] = "warmup_cosine"
+    schedule: Annotated[Literal["warmup_cosine", "warmup_constant", "constant"], "of the learning rate"] = (
+        "warmup_cosine"
+    )
     warmup_steps: Annotated[
         int | None, FROM_0, "steps in which the learning rate rises (default: a twentieth of all)"
     ] = None

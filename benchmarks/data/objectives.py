@@ -84,4 +84,3 @@ CLASSES = Objective(_labelled, _softmax, "top1", "top1")
 NEXT_TOKENS = Objective(_labelled, _softmax, "top1", "nll")
 RECONSTRUCTION = Objective(_same, _bernoulli, "mse", "mse", "to reconstruct")
 DENOISING = Objective(_noised, _gaussian, "mse", "mse", "to denoise")
-

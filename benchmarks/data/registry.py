@@ -124,11 +124,26 @@ AUSTEN = preparation.debian_package(
     "r-cran-janeaustenr", "/usr/lib/R/site-library/janeaustenr/data", AUSTEN_FILE
 )
 
-LETTERS = preparation.debian_package(
-    "r-cran-mlbench", "/usr/lib/R/site-library/mlbench/data", LETTERS_FILE
-)
+LETTERS = preparation.debian_package("r-cran-mlbench", "/usr/lib/R/site-library/mlbench/data", LETTERS_FILE)
 # Of each measure in the first 12,000 rows.
-LETTERS_MEAN = (4.03, 7.02, 5.13, 5.35, 3.51, 6.89, 7.52, 4.64, 5.17, 8.28, 6.48, 7.93, 3.06, 8.35, 3.70, 7.79)
+LETTERS_MEAN = (
+    4.03,
+    7.02,
+    5.13,
+    5.35,
+    3.51,
+    6.89,
+    7.52,
+    4.64,
+    5.17,
+    8.28,
+    6.48,
+    7.93,
+    3.06,
+    8.35,
+    3.70,
+    7.79,
+)
 LETTERS_STD = (1.92, 3.32, 2.02, 2.27, 2.20, 2.02, 2.32, 2.71, 2.37, 2.48, 2.62, 2.07, 2.34, 1.55, 2.57, 1.60)
 
 DATASETS: dict[str, Labelled | Text] = {
@@ -203,19 +218,19 @@ DATASETS: dict[str, Labelled | Text] = {
         8_000,
     ),
 }
-_FASHION = Part("fashion_mnist", 12_800, 2_000, halved=True, test=2_000, per_epoch=3_200)
+_FASHION = Part("fashion_mnist", 12_800, 2_000, halved=True, test=2_000, per_epoch=1_600)
 PARTS = {
     "digits_900": Part("digits", 900, 300),
     "fashion_mnist_14x14": Part("fashion_mnist", 6_400, 2_000, halved=True),
     "stdlib_1536": Part("stdlib", 1_536, 256),
     # Of the suite of workloads.
     "fashion_mnist_12800": _FASHION,
-    "fashion_mnist_12800_pixels": _FASHION._replace(objective=RECONSTRUCTION),
+    "fashion_mnist_12800_pixels": _FASHION._replace(objective=RECONSTRUCTION, per_epoch=6_400),
     "fashion_mnist_12800_noise": _FASHION._replace(objective=DENOISING),
-    "letters_12000": Part("letters", 12_000, 2_000, test=2_000, per_epoch=3_000),
-    "mnist1d_3200": Part("mnist1d", 3_200, 800, per_epoch=3_200),
-    "stdlib_2048": Part("stdlib", 2_048, 256, test=256, per_epoch=512),
-    "austen_2048": Part("austen", 2_048, 256, test=256, per_epoch=512),
+    "letters_12000": Part("letters", 12_000, 2_000, test=2_000),
+    "mnist1d_3200": Part("mnist1d", 3_200, 800),
+    "stdlib_2048": Part("stdlib", 2_048, 256, test=256, per_epoch=384),
+    "austen_2048": Part("austen", 2_048, 256, test=256, per_epoch=384),
 }
 NAMES = (*DATASETS, *PARTS)
 

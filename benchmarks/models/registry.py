@@ -44,9 +44,9 @@ MODELS = {
     # Seconds to a minute: those of the suite.
     "llama_tiny": Model(partial(Llama, Size(layers=2, width=64, heads=4, hidden=172)), "sequences"),
     "lstm_small": Model(partial(LSTM, 64, 128), "sequences"),
-    "vit_small": Model(partial(VisionTransformer, 2, 48, 4)),
+    "vit_small": Model(partial(VisionTransformer, 2, 32, 2)),
     "autoencoder": Model(partial(Autoencoder, (512, 256, 128, 30)), "images to reconstruct"),
-    "unet_small": Model(partial(of_matrix_products, UNet, 16), "images to denoise"),
+    "unet_small": Model(partial(UNet, 12), "images to denoise"),
     "mlp512": Model(partial(Perceptron, (512, 512)), "rows"),
     "signal_network": Model(partial(of_matrix_products, SignalNetwork, 25), "signals"),
     "llama100m": Model(partial(Llama, Size(layers=12, width=640, heads=10, hidden=1708)), "sequences"),

@@ -16,12 +16,17 @@ class Block(nnx.Module):
     def __init__(self, width: int, heads: int, **options: Any) -> None:
         """Makes one layer."""
         self.attention_norm, self.mlp_norm = (nnx.LayerNorm(width, **options) for _ in range(2))
-        self.attention = nnx.MultiHeadAttention(heads, width, decode=False, **options)
+        self.query, self.key, self.value, self.out = (nnx.Linear(width, width, **options) for _ in range(4))
+        self.heads = heads
         self.up, self.down = nnx.Linear(width, 4 * width, **options), nnx.Linear(4 * width, width, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [n, patches, width] to the same shape."""
-        x = x + self.attention(self.attention_norm(x))
+        y = self.attention_norm(x)
+        by_head = (
+            project(y).reshape(*y.shape[:2], self.heads, -1) for project in (self.query, self.key, self.value)
+        )
+        x = x + self.out(jax.nn.dot_product_attention(*by_head).reshape(x.shape))
         return x + self.down(nnx.gelu(self.up(self.mlp_norm(x))))
 
 
@@ -45,9 +50,7 @@ class VisionTransformer(nnx.Module):
         self.stem = nnx.Linear(PATCH * PATCH * channels, width, **options)
         self.places = height // PATCH, breadth // PATCH
         initial = nnx.initializers.normal(0.02)
-        self.embedding = nnx.Embed(
-            self.places[0] * self.places[1], width, embedding_init=initial, **options
-        )
+        self.embedding = nnx.Embed(self.places[0] * self.places[1], width, embedding_init=initial, **options)
         self.blocks = nnx.List([Block(width, heads, **options) for _ in range(layers)])
         self.norm = nnx.LayerNorm(width, **options)
         self.head = nnx.Linear(width, classes, **options)

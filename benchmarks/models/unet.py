@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 SAME = ((1, 1), (1, 1))  # padding around a kernel of three by three pixels.
-GROUPS = 8  # of each norm.
+GROUPS = 4  # of each norm.
 WAVES = 16  # in which the time is told.
 
 

@@ -41,7 +41,8 @@ def curves(frame: pd.DataFrame, labels: Mapping[Settings, str], title: str) -> F
     if any(len(styles) > 1 for styles in by_p.values()):
         axes[2].legend(fontsize="small")
     axes[0].set(ylabel="train NLL")
-    axes[1].set(ylabel=f"{frame.held_out.iloc[0]} {'error, %' if of_classes else NAMES.get(measure.key, measure.name)}")
+    shown = "error, %" if of_classes else NAMES.get(measure.key, measure.name)
+    axes[1].set(ylabel=f"{frame.held_out.iloc[0]} {shown}")
     axes[2].set(ylabel="p, end of epoch", xlabel="epoch")
     axes[2].xaxis.get_major_locator().set_params(integer=True)
     for axis in axes:

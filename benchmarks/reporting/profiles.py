@@ -10,7 +10,7 @@ NEVER = 4.0  # what a mean counts for a target that is never reached, in budgets
 RESAMPLES = 2_000
 
 
-def evaluations_to(values: Sequence[float], target: float, *, higher: bool) -> float:
+def evaluations_to(values: Sequence[float] | np.ndarray, target: float, *, higher: bool) -> float:
     """Returns the number of the first evaluation that reaches a target, infinite if none does."""
     reached = np.asarray(values) >= target if higher else np.asarray(values) <= target
     return float(1 + reached.argmax()) if reached.any() else np.inf
@@ -85,5 +85,5 @@ def best_trial(times: pd.DataFrame, ranks: pd.DataFrame) -> int:
 
 
 def cost_of_step(ratio: float, share: float) -> float:
-    """Returns the time of a training step over that with AdamW, if gradients take `share` of AdamW's steps."""
+    """Returns a training step's time over that with AdamW, if gradients take `share` of AdamW's steps."""
     return (share + ratio) / (share + 1)

@@ -144,7 +144,9 @@ def compiled_evaluation(program: Program) -> Callable[..., Totals]:
         model = nnx.merge(program.evaluated, params, model_state)
         model.eval()
         # The same key each time: what is random does not differ between evaluations.
-        task = program.objective.task(jax.random.key(0), batch.inputs, batch.labels, partial(_scaled, program))
+        task = program.objective.task(
+            jax.random.key(0), batch.inputs, batch.labels, partial(_scaled, program)
+        )
         sums = _sums(program.objective, model(*task.inputs), task.targets, batch.weights)
         return jax.tree.map(jnp.add, totals, sums)
 
