@@ -226,7 +226,9 @@ PARTS = {
     # Of the suite of workloads.
     "fashion_mnist_12800": _FASHION,
     "fashion_mnist_12800_pixels": _FASHION._replace(objective=RECONSTRUCTION, per_epoch=6_400),
-    "fashion_mnist_12800_noise": _FASHION._replace(objective=DENOISING),
+    "fashion_mnist_12800_noise": _FASHION._replace(
+        objective=DENOISING, validation=1_000, test=1_000, per_epoch=800
+    ),
     "letters_12000": Part("letters", 12_000, 2_000, test=2_000),
     "mnist1d_3200": Part("mnist1d", 3_200, 800),
     "stdlib_2048": Part("stdlib", 2_048, 256, test=256, per_epoch=384),

@@ -7,7 +7,7 @@ import pandas as pd
 
 LIMIT = 4.0  # how many times as long as the best a profile looks.
 NEVER = 4.0  # what a mean counts for a target that is never reached, in budgets.
-RESAMPLES = 2_000
+RESAMPLES = 1_000
 
 
 def evaluations_to(values: Sequence[float] | np.ndarray, target: float, *, higher: bool) -> float:

@@ -101,10 +101,13 @@ def results_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
     found = {}
     for workload in suite.workloads:
         measure = measure_of(workload.dataset)
+        per_cent = 100 if measure.unit else 1
         there = tested[tested.workload == workload.name].groupby("contestant", sort=False).result
         heading = f"{workload.name}: {measure.name}{measure.unit.replace(' ', ', ')}"
-        found[heading] = there.agg(lambda values, spec=measure.spec: mean_std(values.to_numpy(), spec))
-    return pd.DataFrame(found).reset_index()
+        found[heading] = {
+            name: mean_std(per_cent * values.to_numpy(), measure.spec) for name, values in there
+        }
+    return pd.DataFrame(found).rename_axis("optimizer").reset_index()
 
 
 def never(tested: pd.DataFrame) -> str:

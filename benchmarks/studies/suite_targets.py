@@ -29,7 +29,7 @@ from benchmarks.config.suite import (
     settings_of,
     workloads,
 )
-from benchmarks.reporting.statistics import measure_of
+from benchmarks.data.registry import objective_of
 from benchmarks.reporting.tables import table_of, write_csv
 from benchmarks.training.records import ResultsFolder, Run
 from benchmarks.training.runner import complete
@@ -70,14 +70,13 @@ QUICK = Suite(
 
 def curve(run: Run) -> np.ndarray:
     """Returns what decides, after each epoch: nan where the run diverged."""
-    key = measure_of(run.settings.dataset).key
-    name = "held_out_top1" if key == "top1" else key
+    name = f"held_out_{objective_of(run.settings.dataset).judged_by}"
     return np.array([epoch[name] for epoch in run.epochs if epoch["epoch"] > 0])
 
 
 def is_higher_better(workload: Workload) -> bool:
     """Says whether what decides is to be high."""
-    return measure_of(workload.dataset).best == "highest"
+    return objective_of(workload.dataset).judged_by == "top1"
 
 
 def losses(workload: Workload, values: np.ndarray) -> np.ndarray:
@@ -97,10 +96,10 @@ def target_of(suite: Suite, workload: Workload, runs: ResultsFolder) -> dict[str
     tried = [Cell(workload, reference, trial, 0, "validation") for trial in range(suite.target_trials)]
     found = losses(workload, np.array([values[at] for values in trained(tried, runs)]))
     best = int(found.argmin())
-    row: dict[str, object] = {"workload": workload.name, "measure": measure_of(workload.dataset).key}
+    row: dict[str, object] = {"workload": workload.name, "measure": objective_of(workload.dataset).judged_by}
     for held_out in ("validation", "test"):
         again = [Cell(workload, reference, best, seed, held_out) for seed in suite.target_seeds]
-        row[held_out] = round(float(np.median([values[at] for values in trained(again, runs)])), 6)
+        row[held_out] = float(np.median([values[at] for values in trained(again, runs)]))
     rate, decay = hyperparameters(reference, best)
     return {**row, "trial": best, "learning_rate": rate, "weight_decay": decay}
 
