@@ -18,6 +18,7 @@ from benchmarks.config.suite import Cell, contestants, hyperparameters, points, 
 from benchmarks.data import arrays, registry
 from benchmarks.data.objectives import CLASSES, DENOISING, RECONSTRUCTION
 from benchmarks.data.registry import DataError, Dataset, kind, load, objective_of
+from benchmarks.data.splits import Excerpt
 from benchmarks.models.registry import MODELS, Model, build_model
 from benchmarks.reporting import profiles
 from benchmarks.reporting.profiles import best_trial, evaluations_to, integral, median_of, profile, ratio_to
@@ -174,7 +175,7 @@ def test_what_is_evaluated_with_schedule_free_are_the_averaged_parameters():
 
 
 def test_an_epoch_of_a_part_may_have_fewer_examples_than_there_are():
-    split = registry.Excerpt(Random(np.arange(10), np.arange(10)), 8, halved=False, per_epoch=3)
+    split = Excerpt(Random(np.arange(10), np.arange(10)), 8, halved=False, per_epoch=3)
     assert len(split) == 3
     seen = [split.load(np.arange(3), (0, epoch))[0].tolist() for epoch in range(3)]
     assert seen == [[0, 1, 2], [3, 4, 5], [6, 7, 0]]

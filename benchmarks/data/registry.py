@@ -1,119 +1,21 @@
 """The datasets, by name: each is an entry here, and TensorFlow Datasets (TFDS) prepares and reads it."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import tensorflow_datasets as tfds
-from tokenizers import Tokenizer
 
 from benchmarks.data import prepare as preparation
 from benchmarks.data import text
-from benchmarks.data.arrays import LETTERS_FILE, Arrays, Letters, Mnist1d
+from benchmarks.data.arrays import LETTERS_FILE, LETTERS_MEAN, LETTERS_STD, Arrays, Letters, Mnist1d
 from benchmarks.data.corpora import AUSTEN_FILE
 from benchmarks.data.digits import Digits
-from benchmarks.data.objectives import CLASSES, DENOISING, NEXT_TOKENS, RECONSTRUCTION, Objective
-from benchmarks.data.prepare import Builder, DataError, Source, damaged_folder, is_prepared
-from benchmarks.data.splits import Excerpt, Photographs, Records, Sequences, SmallImages, Split
+from benchmarks.data.entries import Dataset, HeldOut, Labelled, Origin, Part, Text
+from benchmarks.data.objectives import DENOISING, RECONSTRUCTION, Objective
+from benchmarks.data.prepare import Builder, DataError, damaged_folder, is_prepared
+from benchmarks.data.splits import Photographs, Split
 
 __all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "objective_of", "prepare"]
-
-HeldOut = Literal["test", "validation"]
-
-
-class Dataset(NamedTuple):
-    """A split for training and one that training never sees."""
-
-    train: Split
-    held_out: Split
-    classes: int  # of text the number of different tokens.
-    shape: tuple[int, ...]  # of an image: height, width, channels; of text: the length of a sequence.
-    mean: tuple[float, ...] = ()  # of each channel of the training images, to normalise with; () of text.
-    std: tuple[float, ...] = ()
-    augment: str | None = None  # how training changes images: "crop_flip" pads, crops, flips; "flip" flips.
-    objective: Objective = CLASSES
-
-
-class Origin(NamedTuple):
-    """How a dataset is made ready."""
-
-    source: Source | None = None  # of its files, if it has any.
-    comes_with: str = ""  # the package that brings it: then it is made ready when it is first read.
-    builder: Callable[..., Builder] | None = None  # TFDS's own if there is no other.
-    tensorflow: bool = True  # whether making it ready needs TensorFlow.
-    named: str = ""  # what --source has to name, if there is no other way.
-
-
-class Labelled(NamedTuple):
-    """Images, or other arrays, with a class each."""
-
-    origin: Origin
-    classes: int
-    shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augment: str | None
-    kept: int = 90  # per cent of the training split that are left when validation takes the rest.
-    test: str = "test"  # what TFDS calls the split on which figures are reported.
-    split: type[SmallImages] | type[Photographs] | type[Arrays] = SmallImages
-    examples: str = "images"
-    objective: Objective = CLASSES
-
-    def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
-        """Returns the dataset; validation is the end of the training split."""
-        names = ("train", self.test)
-        if held_out == "validation":
-            names = (f"train[:{self.kept}%]", f"train[{self.kept}%:]")
-        train, held = (self.split(Records(builder, name)) for name in names)
-        return Dataset(train, held, self.classes, self.shape, self.mean, self.std, self.augment)
-
-
-class Text(NamedTuple):
-    """Sequences of tokens, of which so many are called an epoch.
-
-    They are few enough for a curve to have points: the 5,000 batches of STACEY's paper are ten epochs
-    of C4.
-    """
-
-    origin: Origin
-    per_epoch: int
-    examples: str = "sequences"
-    objective: Objective = NEXT_TOKENS
-
-    def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
-        """Returns the dataset; validation is a split of its own."""
-        tokenizer = Tokenizer.from_str(builder.info.metadata["tokenizer"])
-        return Dataset(
-            Sequences(Records(builder, "train"), self.per_epoch),
-            Sequences(Records(builder, held_out)),
-            text.vocabulary_size(tokenizer),
-            (builder.LENGTH,),
-            objective=self.objective,
-        )
-
-
-class Part(NamedTuple):
-    """The first examples of another dataset, for experiments of many runs."""
-
-    of: str
-    train: int
-    validation: int
-    halved: bool = False  # whether images are reduced to half their height and width.
-    test: int | None = None  # how many of the test split; None for all.
-    per_epoch: int | None = None  # how many are called an epoch; None for all.
-    objective: Objective | None = None  # None for that of the other dataset.
-
-    def cut(self, full: Dataset, held_out: HeldOut) -> Dataset:
-        """Returns the part. What is trained on is the same whatever is held out."""
-        size = self.validation if held_out == "validation" else self.test or len(full.held_out)
-        train = Excerpt(full.train, self.train, halved=self.halved, per_epoch=self.per_epoch)
-        return full._replace(
-            train=train,
-            held_out=Excerpt(full.held_out, size, halved=self.halved),
-            shape=train.inputs.shape[1:] if full.mean else full.shape,
-            objective=self.objective or full.objective,
-        )
 
 
 def _of_255(*fractions: float) -> tuple[float, ...]:
@@ -125,26 +27,6 @@ AUSTEN = preparation.debian_package(
 )
 
 LETTERS = preparation.debian_package("r-cran-mlbench", "/usr/lib/R/site-library/mlbench/data", LETTERS_FILE)
-# Of each measure in the first 12,000 rows.
-LETTERS_MEAN = (
-    4.03,
-    7.02,
-    5.13,
-    5.35,
-    3.51,
-    6.89,
-    7.52,
-    4.64,
-    5.17,
-    8.28,
-    6.48,
-    7.93,
-    3.06,
-    8.35,
-    3.70,
-    7.79,
-)
-LETTERS_STD = (1.92, 3.32, 2.02, 2.27, 2.20, 2.02, 2.32, 2.71, 2.37, 2.48, 2.62, 2.07, 2.34, 1.55, 2.57, 1.60)
 
 DATASETS: dict[str, Labelled | Text] = {
     "digits": Labelled(
