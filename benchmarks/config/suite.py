@@ -14,10 +14,10 @@ import numpy as np
 from scipy.stats import qmc
 
 from benchmarks.config.selection import select
-from benchmarks.config.settings import Settings, value_of
+from benchmarks.config.settings import KINDS, Settings, value_of
 
 HERE = Path(__file__).parent
-SETTINGS = ("p", "p_final", "normalization", "schedule")
+SETTINGS = KINDS.keys() - {"optimizer"}  # that a contestant may have in a column of its own.
 
 
 class Workload(NamedTuple):
@@ -69,7 +69,7 @@ def contestants() -> tuple[Contestant, ...]:
 
 def _contestant(row: dict[str, str]) -> Contestant:
     rate, decay = ((float(row[f"{name}_from"]), float(row[f"{name}_to"])) for name in ("rate", "decay"))
-    settings = {name: value_of(name, row[name]) for name in SETTINGS if row[name]}
+    settings = {name: value_of(name, text) for name, text in row.items() if name in SETTINGS and text}
     if "p_final" in settings:
         settings["anneal"] = "step"
     return Contestant(row["contestant"], row["optimizer"], settings, rate, decay, row["timed_as"])
