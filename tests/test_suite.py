@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -227,14 +226,13 @@ def test_a_package_of_tables_that_is_not_installed_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_signals_are_the_published_ones(tmp_path):
+def test_the_signals_are_those_that_the_code_of_their_authors_makes(tmp_path):
     dataset = load("mnist1d", data_dir=tmp_path)
     assert (len(dataset.train), len(dataset.held_out), dataset.shape) == (4000, 1000, (40, 1))
-    # Of the file that its authors publish.
     signals, labels = dataset.train.load(np.arange(4000), None)
-    assert np.bincount(labels).min() > 350
-    assert zlib.crc32(signals.round(3).tobytes()) == zlib.crc32(dataset.train.inputs.round(3).tobytes())
+    np.testing.assert_allclose(signals[0, :3, 0], [-0.33200567, -0.47191037, -0.77869708], rtol=1e-5)
     assert (float(signals.mean()), float(signals.std())) == pytest.approx((0, 1), abs=0.01)
+    assert np.bincount(labels).min() > 350
 
 
 # Contestants.
