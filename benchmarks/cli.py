@@ -30,6 +30,8 @@ STUDIES = {
     "learning_rates": ("Find how far the best learning rate moves with p, by how long a step is.", True),
     "matrices": ("Train with every p on singular values, beside Muon and AdamW.", True),
     "step_time": ("Time the steps of optimizers on the parameters of two networks.", False),
+    "suite_targets": ("Fix the targets of the suite, before its contestants run.", True),
+    "suite": ("Compare optimizers over workloads of many kinds, tuned and untuned.", True),
     "unscaled_inputs": ("Train on inputs that nobody scaled, where the recipe fails.", False),
 }
 

@@ -316,7 +316,7 @@ def test_a_damaged_fashion_mnist_is_refused(tmp_path):
 # Failures that the user can mend.
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("digits", "stdlib")])
+@pytest.mark.parametrize("name", [name for name, data in DATASETS.items() if not data.origin.comes_with])
 def test_a_dataset_that_is_missing_is_told_with_the_command_that_gets_it(name, tmp_path):
     with pytest.raises(DataError) as error:
         load(name, data_dir=tmp_path)

@@ -28,7 +28,7 @@ OPTIONS = {  # two values of each setting, and one that is refused.
     "alpha": (["0.1", "1"], "0"),
     "tau": (["0", "1"], "1.5"),
     "anneal": (["epoch", "step"], "never"),
-    "schedule": (["warmup_cosine", "constant"], "linear"),
+    "schedule": (["warmup_cosine", "warmup_constant"], "linear"),
     "warmup_steps": (["0", "10"], "-1"),
     "decay": (["all", "kernels"], "biases"),
     "dtype": (["float32", "bfloat16"], "int8"),

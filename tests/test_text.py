@@ -222,7 +222,7 @@ def test_losses_are_means_over_all_tokens_of_all_sequences(data, alone):
     losses = nll(logits.reshape(-1, logits.shape[-1]), labels.ravel())
     assert len(losses) == held_out * 64
     assert epoch.held_out_nll == pytest.approx(losses.mean(), rel=1e-5)
-    assert epoch.held_out_top1 == pytest.approx(np.mean(logits.argmax(-1) == labels), abs=1e-7)
+    assert epoch.held_out_metric == pytest.approx(np.mean(logits.argmax(-1) == labels), abs=1e-7)
     # It has learned something: it began at the logarithm.
     assert epoch.held_out_nll < epoch.train_nll < np.log(dataset.classes)
 

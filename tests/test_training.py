@@ -206,7 +206,7 @@ def test_bfloat16_keeps_float32_state_and_is_evaluated_in_float32():
     assert 1e-5 < abs(epoch.train_nll / exact.train_nll - 1) < 1e-2
     # ... but its measurements are those of a float32 model with these parameters.
     expected = linear_evaluation(*variables(state), dataset)
-    np.testing.assert_allclose([epoch.held_out_nll, epoch.held_out_top1], expected, rtol=1e-6)
+    np.testing.assert_allclose([epoch.held_out_nll, epoch.held_out_metric], expected, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_evaluation_counts_all_that_is_held_out(runs_of_resnet, devices):
     images, labels = arrays(dataset.held_out)
     images = (images - np.array(dataset.mean)) / np.array(dataset.std)
     logits = reference_models.resnet(images, *variables(state))
-    assert epoch.held_out_top1 == pytest.approx(np.mean(logits.argmax(axis=1) == labels), abs=1e-7)
+    assert epoch.held_out_metric == pytest.approx(np.mean(logits.argmax(axis=1) == labels), abs=1e-7)
     # Six float32 layers.
     assert epoch.held_out_nll == pytest.approx(nll(logits, labels).mean(), rel=1e-5)
 
@@ -258,7 +258,7 @@ def test_a_run_can_be_watched(monkeypatch):
     assert [look[:2] for look in looks] == [(step, 6) for step in range(1, 7)]
     # At the end of an epoch it shows what the epoch yields, and the next begins anew.
     for last, epoch in ((looks[2], epochs[0]), (looks[5], epochs[1])):
-        assert (last.nll, last.top1) == (epoch.train_nll, epoch.train_top1)
+        assert (last.nll, last.metric) == (epoch.train_nll, epoch.train_metric)
     # The first images of each epoch are those before one step, and before four.
     assert looks[0].nll > looks[3].nll
 

@@ -24,6 +24,8 @@ class Optimizer(NamedTuple):
     takes: dict[str, Any]  # the hyperparameters of its own, and their defaults.
     norm: float | None = None  # where the optimizer takes no p: that of its steps, if it has one.
     anneals: bool = False  # lowers p, to 2 unless told otherwise.
+    # From state and parameters those to evaluate, if they are not those that are trained.
+    evaluated: Callable[[optax.OptState, Any], Any] = lambda state, params: params
 
 
 def _coupled(inner: Callable[[Settings, optax.Schedule], Transformation]) -> Build:
@@ -41,6 +43,26 @@ def _adamw(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn)
     del p
     b1, b2, eps = own(settings, "b1", "b2", "eps")
     return optax.adamw(rate, b1, b2, eps, weight_decay=settings.weight_decay, mask=mask)
+
+
+def _nadamw(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) -> Transformation:
+    del p
+    b1, b2, eps = own(settings, "b1", "b2", "eps")
+    return optax.nadamw(rate, b1, b2, eps, weight_decay=settings.weight_decay, mask=mask)
+
+
+def _schedule_free_adamw(
+    settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn
+) -> Transformation:
+    del p
+    b1, b2, eps = own(settings, "b1", "b2", "eps")
+    # As optax.contrib.schedule_free_adamw, which takes no mask.
+    adamw = optax.chain(
+        optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
+        optax.add_decayed_weights(settings.weight_decay, mask),
+        optax.scale_by_learning_rate(rate),
+    )
+    return optax.contrib.schedule_free(adamw, rate, b1)
 
 
 def _lion(settings: Settings, rate: optax.Schedule, p: P, mask: optax.MaskOrFn) -> Transformation:
@@ -162,6 +184,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ),
     "adam": Optimizer("Adam", _coupled(lambda s, rate: optax.adam(rate, *own(s, "b1", "b2", "eps"))), _ADAM),
     "adamw": Optimizer("AdamW", _adamw, _ADAM),
+    "nadamw": Optimizer("NAdamW", _nadamw, _ADAM),
+    "schedule_free_adamw": Optimizer(
+        "Schedule-Free AdamW",
+        _schedule_free_adamw,
+        _ADAM,
+        evaluated=optax.contrib.schedule_free_eval_params,
+    ),
     "lion": Optimizer("Lion", _lion, _defaults("b1", "b2"), norm=math.inf),
     "lpsgd": Optimizer("LPSGD", _lpsgd, _ANNEALED, anneals=True),
     "lpsgdm": Optimizer("LPSGDM", _lpsgdm, {**_ANNEALED, **_defaults("b1")}, anneals=True),

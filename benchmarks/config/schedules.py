@@ -18,19 +18,23 @@ class Swept(NamedTuple):
     learning_rate: Any  # the peak.
     p: Any = None  # the first and the last, of an optimizer that anneals p between them.
     p_final: Any = None
+    weight_decay: Any = None  # if there is one.
 
 
 def swept(settings: Settings) -> Swept:
     """Returns these settings of a run, as numbers."""
+    decay = settings.weight_decay or None
     if not _anneals_p(settings):
-        return Swept(settings.learning_rate)
+        return Swept(settings.learning_rate, weight_decay=decay)
     (p,) = own(settings, "p")
-    return Swept(settings.learning_rate, p, final_p(settings))
+    return Swept(settings.learning_rate, p, final_p(settings), decay)
 
 
 def without_swept(settings: Settings) -> Settings:
     """Returns what is left of the settings: it decides what is compiled."""
-    same = dataclasses.replace(settings, seed=0, learning_rate=1.0)
+    # Without weight decay there is less to compute.
+    decay = 1.0 if settings.weight_decay else 0.0
+    same = dataclasses.replace(settings, seed=0, learning_rate=1.0, weight_decay=decay)
     return dataclasses.replace(same, p=None, p_final=None) if _anneals_p(settings) else same
 
 
@@ -70,10 +74,10 @@ def _learning_rate(settings: Settings, total_steps: int, peak: Any) -> optax.Sch
         return optax.constant_schedule(peak)
     warmup = total_steps // 20 if settings.warmup_steps is None else settings.warmup_steps
     # As optax.warmup_cosine_decay_schedule, which compares the peak with 0 and so cannot be traced.
-    rise, fall = (
-        optax.linear_schedule(0.0, peak, warmup),
-        optax.cosine_decay_schedule(peak, total_steps - warmup),
-    )
+    rise = optax.linear_schedule(0.0, peak, warmup)
+    if settings.schedule == "warmup_constant":
+        return optax.join_schedules([rise, optax.constant_schedule(peak)], [warmup])
+    fall = optax.cosine_decay_schedule(peak, total_steps - warmup)
     return optax.join_schedules([rise, fall], [warmup])
 
 
@@ -105,6 +109,8 @@ def build_optimizer(
     """Returns the optimizer of the run, with `values` in place of the settings that they are of."""
     learning_rate, p = schedules(settings, steps_per_epoch, values)
     mask = _is_kernel if settings.decay == "kernels" else None
+    if values is not None and values.weight_decay is not None:
+        settings = dataclasses.replace(settings, weight_decay=values.weight_decay)
     return OPTIMIZERS[settings.optimizer].build(settings, learning_rate, p, mask)
 
 

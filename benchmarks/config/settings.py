@@ -73,7 +73,9 @@ class Settings:
     tau: Annotated[float | None, SHARE, "STACEY's coupling"] = None
     # As in the LPSGDM paper once an epoch.
     anneal: Annotated[Literal["epoch", "step"] | None, "when LPSGD and LPSGDM change p"] = None
-    schedule: Annotated[Literal["warmup_cosine", "constant"], "of the learning rate"] = "warmup_cosine"
+    schedule: Annotated[Literal["warmup_cosine", "warmup_constant", "constant"], "of the learning rate"] = (
+        "warmup_cosine"
+    )
     warmup_steps: Annotated[
         int | None, FROM_0, "steps in which the learning rate rises (default: a twentieth of all)"
     ] = None
@@ -125,7 +127,7 @@ def presets(dataset: str, model: str, optimizer: str, paper: str | None = None) 
     names = {"dataset": dataset, "model": model, "optimizer": optimizer}
     found = [row for row in _rows() if names.items() <= row.items() and paper in (None, row["paper"])]
     return [
-        {name: _value(name, text) for name, text in row.items() if text and name != "paper"}
+        {name: value_of(name, text) for name, text in row.items() if text and name != "paper"}
         for row in found
         if row["paper"] == found[0]["paper"]
     ]
@@ -136,6 +138,7 @@ def _rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _value(name: str, text: str) -> Any:
+def value_of(name: str, text: str) -> Any:
+    """Returns the value of a setting from its text."""
     kinds = {KINDS[name], *get_args(KINDS[name])}
     return int(text) if int in kinds else float(text) if float in kinds else text

@@ -7,8 +7,9 @@ PADDING = 4
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Returns uint8 images in float32, with each channel scaled."""
-    mean_of_channel, std_of_channel = (jnp.array(values).reshape(1, 1, 1, -1) for values in (mean, std))
+    """Returns uint8 images, or rows of numbers, in float32, with each channel or column scaled."""
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    mean_of_channel, std_of_channel = (jnp.array(values).reshape(shape) for values in (mean, std))
     return (images.astype(jnp.float32) - mean_of_channel) / std_of_channel
 
 

@@ -1,108 +1,21 @@
 """The datasets, by name: each is an entry here, and TensorFlow Datasets (TFDS) prepares and reads it."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import tensorflow_datasets as tfds
-from tokenizers import Tokenizer
 
 from benchmarks.data import prepare as preparation
 from benchmarks.data import text
+from benchmarks.data.arrays import LETTERS_FILE, LETTERS_MEAN, LETTERS_STD, Arrays, Letters, Mnist1d
 from benchmarks.data.corpora import AUSTEN_FILE
 from benchmarks.data.digits import Digits
-from benchmarks.data.prepare import Builder, DataError, Source, damaged_folder, is_prepared
-from benchmarks.data.splits import Excerpt, Photographs, Records, Sequences, SmallImages, Split
+from benchmarks.data.entries import Dataset, HeldOut, Labelled, Origin, Part, Text
+from benchmarks.data.objectives import DENOISING, RECONSTRUCTION, Objective
+from benchmarks.data.prepare import Builder, DataError, damaged_folder, is_prepared
+from benchmarks.data.splits import Photographs, Split
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "prepare"]
-
-HeldOut = Literal["test", "validation"]
-
-
-class Dataset(NamedTuple):
-    """A split for training and one that training never sees."""
-
-    train: Split
-    held_out: Split
-    classes: int  # of text the number of different tokens.
-    shape: tuple[int, ...]  # of an image: height, width, channels; of text: the length of a sequence.
-    mean: tuple[float, ...] = ()  # of each channel of the training images, to normalise with; () of text.
-    std: tuple[float, ...] = ()
-    augment: str | None = None  # how training changes images: "crop_flip" pads, crops, flips; "flip" flips.
-
-
-class Origin(NamedTuple):
-    """How a dataset is made ready."""
-
-    source: Source | None = None  # of its files, if it has any.
-    comes_with: str = ""  # the package that brings it: then it is made ready when it is first read.
-    builder: Callable[..., Builder] | None = None  # TFDS's own if there is no other.
-    tensorflow: bool = True  # whether making it ready needs TensorFlow.
-    named: str = ""  # what --source has to name, if there is no other way.
-
-
-class Images(NamedTuple):
-    """Labelled images."""
-
-    origin: Origin
-    classes: int
-    shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augment: str | None
-    kept: int = 90  # per cent of the training split that are left when validation takes the rest.
-    test: str = "test"  # what TFDS calls the split on which figures are reported.
-    split: type[SmallImages] | type[Photographs] = SmallImages
-
-    def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
-        """Returns the dataset; validation is the end of the training split."""
-        names = ("train", self.test)
-        if held_out == "validation":
-            names = (f"train[:{self.kept}%]", f"train[{self.kept}%:]")
-        train, held = (self.split(Records(builder, name)) for name in names)
-        return Dataset(train, held, self.classes, self.shape, self.mean, self.std, self.augment)
-
-
-class Text(NamedTuple):
-    """Sequences of tokens, of which so many are called an epoch.
-
-    They are few enough for a curve to have points: the 5,000 batches of STACEY's paper are ten epochs
-    of C4.
-    """
-
-    origin: Origin
-    per_epoch: int
-
-    def open(self, builder: Builder, held_out: HeldOut) -> Dataset:
-        """Returns the dataset; validation is a split of its own."""
-        tokenizer = Tokenizer.from_str(builder.info.metadata["tokenizer"])
-        return Dataset(
-            Sequences(Records(builder, "train"), self.per_epoch),
-            Sequences(Records(builder, held_out)),
-            text.vocabulary_size(tokenizer),
-            (builder.LENGTH,),
-        )
-
-
-class Part(NamedTuple):
-    """The first examples of another dataset, for experiments of many runs."""
-
-    of: str
-    train: int
-    validation: int  # all examples of a test split are taken.
-    halved: bool = False  # whether images are reduced to half their height and width.
-
-    def cut(self, full: Dataset, held_out: HeldOut) -> Dataset:
-        """Returns the part. What is trained on is the same whatever is held out."""
-        validation = self.validation if held_out == "validation" else len(full.held_out)
-        train, held = (
-            Excerpt(split, size, halved=self.halved)
-            for split, size in ((full.train, self.train), (full.held_out, validation))
-        )
-        return full._replace(
-            train=train, held_out=held, shape=train.inputs.shape[1:] if full.mean else full.shape
-        )
+__all__ = ["NAMES", "DataError", "Dataset", "Split", "is_text", "kind", "load", "objective_of", "prepare"]
 
 
 def _of_255(*fractions: float) -> tuple[float, ...]:
@@ -113,8 +26,10 @@ AUSTEN = preparation.debian_package(
     "r-cran-janeaustenr", "/usr/lib/R/site-library/janeaustenr/data", AUSTEN_FILE
 )
 
-DATASETS: dict[str, Images | Text] = {
-    "digits": Images(
+LETTERS = preparation.debian_package("r-cran-mlbench", "/usr/lib/R/site-library/mlbench/data", LETTERS_FILE)
+
+DATASETS: dict[str, Labelled | Text] = {
+    "digits": Labelled(
         Origin(comes_with="scikit-learn", builder=Digits, tensorflow=False),
         10,
         (8, 8, 1),
@@ -123,10 +38,10 @@ DATASETS: dict[str, Images | Text] = {
         augment=None,
         kept=75,
     ),
-    "fashion_mnist": Images(
+    "fashion_mnist": Labelled(
         Origin(preparation.fashion_mnist), 10, (28, 28, 1), _of_255(0.28604), _of_255(0.35302), "flip"
     ),
-    "cifar10": Images(
+    "cifar10": Labelled(
         Origin(preparation.archives),
         10,
         (32, 32, 3),
@@ -134,7 +49,7 @@ DATASETS: dict[str, Images | Text] = {
         _of_255(0.2470, 0.2435, 0.2616),
         "crop_flip",
     ),
-    "cifar100": Images(
+    "cifar100": Labelled(
         Origin(preparation.archives),
         100,
         (32, 32, 3),
@@ -142,7 +57,7 @@ DATASETS: dict[str, Images | Text] = {
         _of_255(0.2673, 0.2564, 0.2762),
         "crop_flip",
     ),
-    "imagenet2012": Images(
+    "imagenet2012": Labelled(
         Origin(preparation.tar_files, named="has ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
         1000,
         (224, 224, 3),
@@ -151,6 +66,28 @@ DATASETS: dict[str, Images | Text] = {
         "flip",
         test="validation",  # the labels of ImageNet's own test split are secret.
         split=Photographs,
+    ),
+    "letters": Labelled(
+        Origin(LETTERS, builder=Letters, tensorflow=False),
+        26,
+        (16,),
+        mean=LETTERS_MEAN,
+        std=LETTERS_STD,
+        augment=None,
+        kept=75,
+        split=Arrays,
+        examples="rows",
+    ),
+    "mnist1d": Labelled(
+        Origin(comes_with="mnist1d", builder=Mnist1d, tensorflow=False),
+        10,
+        (40, 1),
+        mean=(),
+        std=(),
+        augment=None,
+        kept=80,
+        split=Arrays,
+        examples="signals",
     ),
     "stdlib": Text(Origin(comes_with="Python", builder=text.Stdlib, tensorflow=False), 2_048),
     "austen": Text(Origin(AUSTEN, builder=text.Austen, tensorflow=False), 2_048),
@@ -163,10 +100,21 @@ DATASETS: dict[str, Images | Text] = {
         8_000,
     ),
 }
+_FASHION = Part("fashion_mnist", 12_800, 2_000, halved=True, test=2_000, per_epoch=1_600)
 PARTS = {
     "digits_900": Part("digits", 900, 300),
     "fashion_mnist_14x14": Part("fashion_mnist", 6_400, 2_000, halved=True),
     "stdlib_1536": Part("stdlib", 1_536, 256),
+    # Of the suite of workloads.
+    "fashion_mnist_12800": _FASHION,
+    "fashion_mnist_12800_pixels": _FASHION._replace(objective=RECONSTRUCTION, per_epoch=6_400),
+    "fashion_mnist_12800_noise": _FASHION._replace(
+        objective=DENOISING, validation=1_000, test=1_000, per_epoch=800
+    ),
+    "letters_12000": Part("letters", 12_000, 2_000, test=2_000),
+    "mnist1d_3200": Part("mnist1d", 3_200, 800),
+    "stdlib_2048": Part("stdlib", 2_048, 256, test=256, per_epoch=384),
+    "austen_2048": Part("austen", 2_048, 256, test=256, per_epoch=384),
 }
 NAMES = (*DATASETS, *PARTS)
 
@@ -176,9 +124,15 @@ def is_text(name: str) -> bool:
     return isinstance(DATASETS[_whole(name)], Text)
 
 
+def objective_of(name: str) -> Objective:
+    """Returns what the examples of a dataset are for."""
+    of_part = PARTS[name].objective if name in PARTS else None
+    return of_part or DATASETS[_whole(name)].objective
+
+
 def kind(name: str) -> str:
-    """Returns what the examples of a dataset are."""
-    return "sequences" if is_text(name) else "images"
+    """Returns what the examples of a dataset are, and what is to be done with them if not the usual."""
+    return f"{DATASETS[_whole(name)].examples} {objective_of(name).asks}".strip()
 
 
 def _whole(name: str) -> str:

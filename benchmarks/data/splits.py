@@ -123,26 +123,33 @@ class Sequences:
 
         Epochs go through all sequences in turn.
         """
-        epoch = 0 if seed is None else seed[-1]
-        chosen = self.tokens[(epoch * len(self) + indices) % len(self.tokens)]
+        chosen = self.tokens[_in_turn(self, indices, seed, len(self.tokens))]
         return chosen[:, :-1], chosen[:, 1:]
 
 
 class Excerpt:
-    """The first examples of a split, in memory."""
+    """The first examples of a split, in memory. An epoch may have fewer: then the next has others."""
 
-    def __init__(self, split: Split, size: int, *, halved: bool) -> None:
+    def __init__(self, split: Split, size: int, *, halved: bool, per_epoch: int | None = None) -> None:
         """Loads them."""
         inputs, self.labels = split.load(np.arange(min(size, len(split))), None)
         self.inputs = halve(inputs) if halved else inputs
+        self._per_epoch = min(per_epoch or len(self.labels), len(self.labels))
 
     def __len__(self) -> int:
-        """Returns the number of examples."""
-        return len(self.labels)
+        """Returns the number of examples in an epoch."""
+        return self._per_epoch
 
     def load(self, indices: np.ndarray, seed: Seed | None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns inputs and labels; nothing is random."""
-        return self.inputs[indices], self.labels[indices]
+        """Returns inputs and labels; epochs go through all of them in turn."""
+        chosen = _in_turn(self, indices, seed, len(self.labels))
+        return self.inputs[chosen], self.labels[chosen]
+
+
+def _in_turn(split: Split, indices: np.ndarray, seed: Seed | None, total: int) -> np.ndarray:
+    """Returns the places of examples of an epoch among all."""
+    epoch = 0 if seed is None else seed[-1]
+    return (epoch * len(split) + indices) % total
 
 
 def halve(images: np.ndarray) -> np.ndarray:

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.models.convolutions import of_matrix_products
+from benchmarks.models.dense import Autoencoder, Perceptron
 from benchmarks.models.llama import Llama, Size
+from benchmarks.models.recurrent import LSTM
+from benchmarks.models.signals import SignalNetwork
+from benchmarks.models.transformer import VisionTransformer
+from benchmarks.models.unet import UNet
 from benchmarks.models.vision import VGG, basic, bottleneck, resnet, small_resnet
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -18,7 +23,7 @@ class Model(NamedTuple):
     """How a model is made, and what it takes."""
 
     build: Callable[..., nnx.Module]  # from keywords: shape, classes, dtype, rngs.
-    takes: Literal["images", "sequences"] = "images"
+    takes: str = "images"  # the kind of the examples.
     smallest: int = 1  # pixels, of an image's sides.
 
 
@@ -36,6 +41,14 @@ MODELS = {
     "vgg11": Model(VGG, smallest=32),  # its five poolings leave one pixel.
     # Minutes of training on a CPU.
     "llama_small": Model(partial(Llama, Size(layers=2, width=128, heads=4, hidden=344)), "sequences"),
+    # Seconds to a minute: those of the suite.
+    "llama_tiny": Model(partial(Llama, Size(layers=2, width=64, heads=4, hidden=172)), "sequences"),
+    "lstm_small": Model(partial(LSTM, 64, 128), "sequences"),
+    "vit_small": Model(partial(VisionTransformer, 2, 32, 2)),
+    "autoencoder": Model(partial(Autoencoder, (512, 256, 128, 30)), "images to reconstruct"),
+    "unet_small": Model(partial(UNet, 12), "images to denoise"),
+    "mlp512": Model(partial(Perceptron, (512, 512)), "rows"),
+    "signal_network": Model(partial(of_matrix_products, SignalNetwork, 25), "signals"),
     "llama100m": Model(partial(Llama, Size(layers=12, width=640, heads=10, hidden=1708)), "sequences"),
 }
 

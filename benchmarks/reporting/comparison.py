@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.config.labels import names, position, without_seed
 from benchmarks.config.settings import Settings
-from benchmarks.data.registry import is_text
+from benchmarks.data.registry import objective_of
 from benchmarks.reporting.statistics import difference, differs, frame_of, measure_of, scores
 from benchmarks.training.records import FolderError, Run
 
@@ -59,7 +59,7 @@ def _task(run: Run) -> tuple[Any, ...]:
 
 
 def _is_whole(run: Run) -> bool:
-    needed = {"train_nll", "held_out_nll" if is_text(run.settings.dataset) else "held_out_top1"}
+    needed = {"train_nll", f"held_out_{objective_of(run.settings.dataset).judged_by}"}
     numbers = [epoch["epoch"] for epoch in run.epochs if needed <= epoch.keys()]
     return numbers == list(range(1, run.done + 1))
 

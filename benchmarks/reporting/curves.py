@@ -11,24 +11,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.config.settings import Settings
-from benchmarks.data.registry import is_text
 from benchmarks.reporting.figures import band
+from benchmarks.reporting.statistics import TOP1, measure_of
 
 # A cycle of colors for each way of drawing a line; without the grey, which is for the grid.
 STYLES = cycler(linestyle=["-", "--", ":"]) * cycler(color=[f"C{index}" for index in (*range(7), 8, 9)])
+
+NAMES = {"held_out_nll": "NLL (log perplexity)"}
 
 
 def curves(frame: pd.DataFrame, labels: Mapping[Settings, str], title: str) -> Figure:
     """Returns train NLL and held-out error or NLL by epoch, with a band of one standard deviation, and p."""
     figure = Figure(figsize=(8, 9), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
-    text = is_text(frame.dataset.iloc[0])
-    frame = frame.assign(error=100 * (1 - frame.held_out_top1))
+    measure = measure_of(frame.dataset.iloc[0])
+    of_classes = measure is TOP1
+    frame = frame.assign(error=100 - frame.top1)
     by_p: dict[tuple[float, ...], list[dict[str, Any]]] = {}
     for cycled, (setting, same) in zip(itertools.cycle(STYLES), frame.groupby("setting", sort=False)):
         style = {**cycled, "label": labels[setting]}
         _band(axes[0], same, "train_nll", style)
-        _band(axes[1], same, "held_out_nll" if text else "error", style)
+        _band(axes[1], same, "error" if of_classes else measure.key, style)
         p = same[same.seed == same.seed.iloc[0]].p_now
         if p.notna().any():
             by_p.setdefault(tuple(p), []).append(style)
@@ -38,12 +41,13 @@ def curves(frame: pd.DataFrame, labels: Mapping[Settings, str], title: str) -> F
     if any(len(styles) > 1 for styles in by_p.values()):
         axes[2].legend(fontsize="small")
     axes[0].set(ylabel="train NLL")
-    axes[1].set(ylabel=f"{frame.held_out.iloc[0]} {'NLL (log perplexity)' if text else 'error, %'}")
+    shown = "error, %" if of_classes else NAMES.get(measure.key, measure.name)
+    axes[1].set(ylabel=f"{frame.held_out.iloc[0]} {shown}")
     axes[2].set(ylabel="p, end of epoch", xlabel="epoch")
     axes[2].xaxis.get_major_locator().set_params(integer=True)
     for axis in axes:
         axis.grid(alpha=0.3)
-    for axis in () if text else axes[:2]:
+    for axis in axes[:2] if of_classes else ():
         _scale(axis)
     figure.suptitle(title, fontsize="medium")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")

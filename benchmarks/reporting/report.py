@@ -13,7 +13,7 @@ from benchmarks.data.registry import is_text, kind
 from benchmarks.reporting.comparison import Workload, seeds, verdict, workloads
 from benchmarks.reporting.curves import curves
 from benchmarks.reporting.figures import picture
-from benchmarks.reporting.statistics import NLL, PERPLEXITY, TOP1, TRAIN_NLL, frame_of, mean_std
+from benchmarks.reporting.statistics import PERPLEXITY, TRAIN_NLL, frame_of, mean_std
 from benchmarks.reporting.tables import csv_text, table_of
 from benchmarks.training.records import ResultsFolder, Run, measured_with
 
@@ -88,7 +88,7 @@ def _measured(workload: Workload, epoch: int) -> Iterator[tuple[str, list[str]]]
     """Gives the columns of an epoch: what was measured, and what the papers publish."""
     groups = workload.frame[workload.frame.epoch == epoch].groupby("setting", sort=False)
     published = [_published(setting, workload.examples, epoch) for setting in workload.results]
-    for measure in (TRAIN_NLL, *((NLL, PERPLEXITY) if is_text(workload.first.dataset) else (TOP1,))):
+    for measure in (TRAIN_NLL, workload.measure, *([PERPLEXITY] if is_text(workload.first.dataset) else [])):
         of = "" if measure is TRAIN_NLL else f"{workload.first.held_out} "
         cells = [mean_std(values, measure.spec) for _, values in groups[measure.key]]
         yield f"{of}{measure.name}{measure.unit.replace(' ', ', ')}", cells

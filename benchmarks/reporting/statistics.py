@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.config.labels import method, p_text, without_seed
-from benchmarks.data.registry import is_text
+from benchmarks.data.registry import objective_of
 from benchmarks.training.records import Run
 
 Values: TypeAlias = Sequence[float] | np.ndarray | pd.Series
@@ -28,12 +28,13 @@ class Measure(NamedTuple):
 TRAIN_NLL = Measure("train NLL", "train_nll", ".4f")
 TOP1 = Measure("top-1", "top1", ".2f", " %", "highest")
 NLL = Measure("NLL", "held_out_nll", ".4f")
+MSE = Measure("squared error", "held_out_mse", ".5f")
 PERPLEXITY = Measure("perplexity", "perplexity", ".2f")
 
 
 def measure_of(dataset: str) -> Measure:
-    """Returns what is compared: of images the share of right answers, of text the likelihood."""
-    return NLL if is_text(dataset) else TOP1
+    """Returns what is compared: the share of right answers, the likelihood or the squared error."""
+    return {"nll": NLL, "top1": TOP1, "mse": MSE}[objective_of(dataset).judged_by]
 
 
 def frame_of(runs: Iterable[Run]) -> pd.DataFrame:
@@ -62,8 +63,8 @@ def final(runs: Iterable[Run]) -> pd.DataFrame:
     frame = frame_of(runs)
     frame = frame[frame.epoch == frame.epochs]
     # Of a run that diverged nothing is shown, whatever it got right by chance.
-    shown = frame.held_out_nll.where(frame.dataset.map(is_text), frame.top1)
-    return frame.assign(shown=shown.where(np.isfinite(frame.held_out_nll)))
+    shown = [row[measure_of(row.dataset).key] for _, row in frame.iterrows()]
+    return frame.assign(shown=pd.Series(shown, frame.index).where(np.isfinite(frame.held_out_nll)))
 
 
 def scores(frame: pd.DataFrame, by: str | list[str], measure: Measure = NLL) -> pd.Series:

@@ -11,7 +11,8 @@ from benchmarks.config.schedules import build_optimizer
 from benchmarks.config.selection import select
 from benchmarks.config.settings import Settings
 from benchmarks.data.batches import Batch
-from benchmarks.data.registry import DATASETS, Dataset, Split, Text
+from benchmarks.data.entries import Text
+from benchmarks.data.registry import DATASETS, Dataset, Split
 from benchmarks.data.text import C4
 from benchmarks.reporting.topologies import compiled_update, measured, mesh_of, placed
 from benchmarks.studies.compiled_programs import SLICES, limit, refusal, verdict
@@ -42,7 +43,7 @@ def _dataset(name: str) -> Dataset:
     """Returns what a step needs to know of a dataset, without its files."""
     split, known = cast(Split, range(EXAMPLES)), DATASETS[name]
     if isinstance(known, Text):
-        return Dataset(split, split, C4.VOCABULARY, (C4.LENGTH,))
+        return Dataset(split, split, C4.VOCABULARY, (C4.LENGTH,), objective=known.objective)
     return Dataset(split, split, known.classes, known.shape, known.mean, known.std, known.augment)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType, Mesh
 
+from benchmarks.config.optimizers import OPTIMIZERS
 from benchmarks.config.settings import Settings, SettingsError
 from benchmarks.data.batches import Batch, evaluation_batches, training_batches
 from benchmarks.data.registry import Dataset, kind
@@ -33,11 +34,15 @@ class Epoch(NamedTuple):
     """What is measured in each epoch."""
 
     train_nll: float  # mean over images, or tokens, as they were trained on: augmented, before their step.
-    train_top1: float  # share of right answers, 0 to 1, of the same.
+    train_metric: float  # of the same, what the objective names: of classes the share of right answers.
     held_out_nll: float  # after the epoch, in float32, over the whole split.
-    held_out_top1: float
+    held_out_metric: float
     seconds: float  # evaluation excluded.
     waiting: float  # seconds of these that the loop waited for the next batch.
+
+    def line(self, metric: str) -> dict[str, float]:
+        """Returns the measurements as records call them."""
+        return {name.replace("metric", metric): value for name, value in self._asdict().items()}
 
 
 class Progress(NamedTuple):
@@ -55,7 +60,7 @@ class Look(NamedTuple):
     step: int
     steps: int  # of the whole run.
     nll: float  # mean over the epoch so far.
-    top1: float
+    metric: float
 
 
 def all_devices() -> Mesh:
@@ -154,7 +159,7 @@ def check(settings: Settings, dataset: Dataset, mesh: Mesh) -> None:
             f"those of {settings.dataset} have {height} x {width}"
         )
     steps, warmup = settings.epochs * steps_per_epoch(settings, dataset), settings.warmup_steps or 0
-    if settings.schedule == "warmup_cosine" and warmup >= steps:
+    if settings.schedule != "constant" and warmup >= steps:
         raise SettingsError(
             f"a warm-up of {warmup} steps leaves none of the {steps} of the run: "
             f"name fewer --warmup-steps or more --epochs"
@@ -201,8 +206,7 @@ class _Queue:
 
 
 def _look(step: int, steps: int, totals: Totals) -> Look:
-    nll, top1 = means(totals)
-    return Look(step, steps, nll, top1)
+    return Look(step, steps, *means(totals))
 
 
 def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:
@@ -223,7 +227,8 @@ def _measure(
     program: Program, state: TrainState, progress: Progress, settings: Settings, dataset: Dataset, mesh: Mesh
 ) -> Epoch:
     evaluate, totals, queue = compiled_evaluation(program), zeros(mesh), _Queue(mesh)
+    params = OPTIMIZERS[settings.optimizer].evaluated(state.opt_state, state.params)
     for batch in evaluation_batches(dataset.held_out, settings.batch_size, mesh):
-        totals = evaluate(state.params, state.model_state, totals, batch)
+        totals = evaluate(params, state.model_state, totals, batch)
         queue.add(totals.nll)
     return Epoch(*means(state.totals), *means(totals), progress.seconds, progress.waiting)

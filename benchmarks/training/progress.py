@@ -9,8 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.config.labels import names, without_seed
 from benchmarks.config.schedules import Schedules
 from benchmarks.config.settings import Settings
-from benchmarks.data.registry import is_text
+from benchmarks.data.registry import objective_of
 from benchmarks.training.loop import Epoch, Look
+
+# A figure within an epoch, and after it.
+SHOWN = {"top1": "top-1 {:.1%}", "mse": "squared error {:.4f}"}
+TOLD = {"nll": "NLL {:.4f}", "top1": "top-1 {:.2%}", "mse": "squared error {:.5f}"}
 
 
 class Display(Progress):
@@ -41,7 +45,8 @@ class Display(Progress):
         """Shows how far an epoch is."""
         epochs = look.step / self._per_epoch
         values = changing_at(self._changing, look.step - 1)
-        state = [f"loss {look.nll:.3f}", f"top-1 {look.top1:.1%}"]
+        metric = objective_of(self._settings.dataset).metric
+        state = [f"loss {look.nll:.3f}", SHOWN[metric].format(look.metric)]
         state += [f"{name} {value:.3g}" for name, value in values.items()]
         epoch = f"epoch {math.ceil(epochs)}/{self._settings.epochs}"
         self._show(epochs, f"{self.name(self._settings)}, {epoch}: {', '.join(state)}")
@@ -49,10 +54,11 @@ class Display(Progress):
     def epoch(self, number: int, epoch: Epoch) -> None:
         """Tells what an epoch ended with: in the bar, or where there is none in a line."""
         settings = self._settings
-        nll, top1 = f"NLL {epoch.held_out_nll:.4f}", f"top-1 {epoch.held_out_top1:.2%}"
+        objective = objective_of(settings.dataset)
+        value = epoch.held_out_nll if objective.judged_by == "nll" else epoch.held_out_metric
         state = (
             f"{self.name(settings)}, epoch {number}/{settings.epochs}: train NLL {epoch.train_nll:.4f}, "
-            f"{settings.held_out} {nll if is_text(settings.dataset) else top1}"
+            f"{settings.held_out} {TOLD[objective.judged_by].format(value)}"
         )
         self._show(number, state)
         if not self.console.is_terminal:

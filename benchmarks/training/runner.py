@@ -138,6 +138,7 @@ def _run(job: Job, record: Run, dataset: Dataset) -> None:
         interrupted=job.interrupted,
         say=job.display.say,
     )
+    metric = dataset.objective.metric
     measured: dict[str, Any] = {}
 
     def inspect(step: int, program: Program, state: TrainState) -> None:
@@ -152,7 +153,7 @@ def _run(job: Job, record: Run, dataset: Dataset) -> None:
     epochs = train(settings, dataset, mesh=job.mesh, checkpoints=checkpoints, watch=watch, inspect=inspect)
     for number, epoch in enumerate(epochs, 1):
         if jax.process_index() == 0:
-            line = {"epoch": number, **changing_at(changing, number * per_epoch - 1), **epoch._asdict()}
+            line = {"epoch": number, **changing_at(changing, number * per_epoch - 1), **epoch.line(metric)}
             record = job.folder.add(record, {**line, **measured})
         job.display.epoch(number, epoch)
     checkpoints.remove()

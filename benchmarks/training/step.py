@@ -17,6 +17,7 @@ from benchmarks.config.schedules import Swept, build_optimizer, swept, without_s
 from benchmarks.config.settings import Settings
 from benchmarks.data.augmentation import augment, normalise
 from benchmarks.data.batches import Batch
+from benchmarks.data.objectives import Objective
 from benchmarks.data.registry import Dataset
 from benchmarks.models.registry import build_model
 
@@ -27,7 +28,7 @@ class Totals(NamedTuple):
     """Sums over what was seen, in float32: they stay on the device until someone looks."""
 
     nll: jax.Array
-    right: jax.Array
+    metric: jax.Array  # of classes: how many answers are right.
     number: jax.Array  # of the images, or of the tokens.
 
 
@@ -50,6 +51,7 @@ class Program(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: str | None
+    objective: Objective
 
 
 def steps_per_epoch(settings: Settings, dataset: Dataset) -> int:
@@ -79,6 +81,7 @@ def initial(settings: Settings, dataset: Dataset) -> tuple[Program, TrainState]:
         dataset.mean,
         dataset.std,
         dataset.augment,
+        dataset.objective,
     )
     opt_state = build_optimizer(settings, per_epoch).init(params)
     return program, TrainState(params, model_state, opt_state, _nothing())
@@ -122,12 +125,15 @@ def train_step(
 ) -> tuple[TrainState, jax.Array]:
     """Returns the state after a step, and the sum of the NLL over its batch."""
     key = jax.random.fold_in(jax.random.key(seed), step)
-    inputs = _scaled(program, augment(program.augment, key, batch.inputs))
+    # The key has served if images are augmented.
+    for_task = jax.random.fold_in(key, 1)
+    images = augment(program.augment, key, batch.inputs)
+    inputs, targets = program.objective.task(for_task, images, batch.labels, partial(_scaled, program))
 
     def loss(params: Variables) -> tuple[jax.Array, tuple[Totals, Variables]]:
         model = nnx.merge(program.graphdef, params, state.model_state, copy=True)
         model.train()
-        totals = _sums(model(inputs), batch)
+        totals = _sums(program.objective, model(*inputs), targets, batch.weights)
         return totals.nll / totals.number, (totals, nnx.state(model, nnx.Not(nnx.Param)))
 
     grads, (totals, model_state) = jax.grad(loss, has_aux=True)(state.params)
@@ -146,8 +152,12 @@ def compiled_evaluation(program: Program) -> Callable[..., Totals]:
     def evaluate(params: Variables, model_state: Variables, totals: Totals, batch: Batch) -> Totals:
         model = nnx.merge(program.evaluated, params, model_state)
         model.eval()
-        logits = model(_scaled(program, batch.inputs))
-        return jax.tree.map(jnp.add, totals, _sums(logits, batch))
+        # The same key each time: what is random does not differ between evaluations.
+        task = program.objective.task(
+            jax.random.key(0), batch.inputs, batch.labels, partial(_scaled, program)
+        )
+        sums = _sums(program.objective, model(*task.inputs), task.targets, batch.weights)
+        return jax.tree.map(jnp.add, totals, sums)
 
     return evaluate
 
@@ -157,18 +167,14 @@ def _scaled(program: Program, inputs: jax.Array) -> jax.Array:
     return normalise(inputs, program.mean, program.std) if program.mean else inputs
 
 
-def _sums(logits: jax.Array, batch: Batch) -> Totals:
+def _sums(objective: Objective, answers: jax.Array, targets: jax.Array, weights: jax.Array) -> Totals:
     """Returns sums over the examples, of text over all of their tokens."""
-    logits = logits.astype(jnp.float32)
-    weights = jnp.broadcast_to(
-        jnp.expand_dims(batch.weights, range(1, batch.labels.ndim)), batch.labels.shape
-    )
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-    right = logits.argmax(axis=-1) == batch.labels
-    return Totals(jnp.sum(weights * nll), jnp.sum(weights * right), jnp.sum(weights))
+    nll, metric = objective.figures(answers, targets)
+    weights = jnp.broadcast_to(jnp.expand_dims(weights, range(1, nll.ndim)), nll.shape)
+    return Totals(jnp.sum(weights * nll), jnp.sum(weights * metric), jnp.sum(weights))
 
 
 def means(totals: Totals) -> tuple[float, float]:
-    """Returns the NLL and the share of right answers."""
-    nll, right, number = (float(total) for total in totals)
-    return nll / number, right / number
+    """Returns the NLL and the metric."""
+    nll, metric, number = (float(total) for total in totals)
+    return nll / number, metric / number
