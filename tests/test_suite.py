@@ -354,9 +354,10 @@ def test_the_ratio_is_a_geometric_mean_with_an_interval_around_it():
     assert found.loc["AdamW"].tolist() == [1, 1, 1]
     # Twice as long on one; on the other the mean of a quarter and of four budgets.
     assert found.loc["A", "ratio"] == pytest.approx(math.sqrt(2 * math.sqrt(0.25 * profiles.NEVER)))
-    # The ends are those of the second workload drawn twice, and one of its runs three times of four.
+    # The lower end: the second workload drawn twice, and its shorter run three times of four.
     assert found.loc["A", "low"] == pytest.approx(0.25 ** (3 / 4) * profiles.NEVER ** (1 / 4))
-    assert found.loc["A", "high"] == pytest.approx(0.25 ** (1 / 4) * profiles.NEVER ** (3 / 4))
+    # The upper end: each workload once, and of the second only the run that never ends.
+    assert found.loc["A", "high"] == pytest.approx(math.sqrt(2 * profiles.NEVER))
 
 
 def test_the_best_trial_is_the_fastest_and_among_equals_has_the_best_results():
