@@ -19,7 +19,8 @@ to the best of its task. What is best is trained with other seeds and judged on 
 
     python -m benchmarks matrices --output benchmarks/results/matrices
 
-continues where it was interrupted, epoch by epoch. Several such jobs share the work.
+continues where it was interrupted, epoch by epoch. Several such jobs share the work. It has not come to its
+end: what is committed are the records of the runs so far.
 """
 
 import dataclasses
