@@ -93,7 +93,7 @@ def schatten_sgdm(
         ...     print(f"Objective function: {f(params):.2f}")
         Objective function: 32.65
         Objective function: 30.29
-        Objective function: 27.78
+        Objective function: 27.77
 
     References:
         Jordan et al, `Muon: An Optimizer for Hidden Layers in Neural Networks

@@ -118,7 +118,10 @@ ROWS = {
     "lpsgdm rms per leaf": Row(lpoptax.lpsgdm, {"p": 3.0, "normalization": "rms", "per_leaf": True}),
     "lpsgd rms below 2": Row(lpoptax.lpsgd, {"p": 1.5, "normalization": "rms"}),
     "schatten": Row(lpoptax.schatten_sgdm, {"p": jnp.inf}, lowest_p=2.5),
-    "schatten cosine": Row(lpoptax.schatten_sgdm, {"p": COSINE, "weight_decay": 1e-4}, lowest_p=2.5),
+    # With Nesterov's momentum signs cross a narrow valley in each step, which the tests of convergence have.
+    "schatten cosine": Row(
+        lpoptax.schatten_sgdm, {"p": COSINE, "weight_decay": 1e-4, "nesterov": False}, lowest_p=2.5
+    ),
     "schatten mask": Row(
         lpoptax.schatten_sgdm, {"p": 3.0, "vector_p": COSINE, **MASKED}, static_args=MASK, lowest_p=2.5
     ),
