@@ -83,7 +83,7 @@ class Mnist1d(LabelledArrays):
     SHAPE, CLASSES = (40, 1), 10
 
     def arrays(self, source: DownloadManager) -> dict[str, Labelled]:
-        """Returns the published set."""
+        """Returns what that code generates by default."""
         from mnist1d.data import make_dataset  # imports slow packages.
 
         made = make_dataset()
