@@ -57,6 +57,7 @@ NORMS: tuple[Norm, ...] = (
     (3.0, math.inf),
 )
 MUONS: tuple[Norm, ...] = ((math.inf, math.inf),)
+DRAWN = (OURS, "Muon", "AdamW", "Lion", "LPSGDM at unit RMS")
 CHOICE = ["dataset", "optimizer", "method", "p", "learning_rate", "weight_decay"]
 CHOSEN = {"learning_rate": "learning rate", "weight_decay": "weight decay"}
 
@@ -215,30 +216,47 @@ def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """Returns the validation NLL by learning rate: a panel for each task, a line for each method and p."""
-    shown = frame[frame.weight_decay == 0].assign(optimizer=_name)
+    """Returns the validation NLL by learning rate: a panel for each task, a line for each optimizer."""
+    # Variants and annealed p are in the table: their lines would lie on those of ours.
+    plain = (frame.method != OURS) | ~frame.p.str.contains("→")
+    named = frame[(frame.weight_decay == 0) & plain & frame.method.isin(DRAWN)].assign(optimizer=_name)
+    shown = named.sort_values("method", key=lambda names: names.map(DRAWN.index), kind="stable")
+    names = list(dict.fromkeys(shown.optimizer))
+    ours = sum(name.startswith(OURS) for name in names)
+    colors = [*sns.color_palette("crest", ours), "tab:red", "tab:orange", "tab:purple", "tab:brown"]
     grid = sns.relplot(
         shown,
         kind="line",
         x="learning_rate",
         y="held_out_nll",
         hue="optimizer",
-        style="method",
+        style="optimizer",
+        palette=colors[: len(names)],
         col="dataset",
+        col_order=list(dict.fromkeys(frame.dataset)),
         col_wrap=2,
-        height=3.2,
-        aspect=1.3,
+        height=2.8,
+        aspect=1.5,
         markers=True,
         dashes=False,
         errorbar="sd",
+        err_style="bars",
         facet_kws={"sharey": False},
     )
-    for axes, (_, of_task) in zip(grid.axes.flat, shown.groupby("dataset", sort=False), strict=True):
-        lowest = scores(of_task, ["optimizer", "learning_rate"]).min()
+    for task, axes in grid.axes_dict.items():
+        means = scores(shown[shown.dataset == task], ["optimizer", "learning_rate"])
+        bottom, top = means.min(), means.quantile(0.8)
+        margin = 0.1 * (top - bottom)
         axes.set(
-            xscale="log", ylim=(0.9 * lowest, 2.5 * lowest), xlabel="learning rate", ylabel="validation NLL"
+            xscale="log",
+            ylim=(bottom - margin, top + margin),
+            xlabel="learning rate",
+            ylabel="validation NLL",
         )
+        axes.set_title(task)
         axes.grid(alpha=0.3)
+    grid.legend.set_title(None)
+    grid.figure.subplots_adjust(wspace=0.25)
     return grid.figure
 
 
