@@ -92,7 +92,7 @@ def _grids(ours: Norm, muon: Norm, adamw: Norm, lion: Norm, lpsgdm: Norm) -> tup
 
 
 _SMALL = _grids((3e-4, 3e-2), (1e-3, 0.1), (3e-4, 3e-2), (1e-4, 1e-2), (1e-4, 1e-2))
-_LARGE = _grids((3e-4, 3e-3), (1e-3, 1e-2), (1e-3, 1e-2), (1e-4, 1e-3), (3e-4, 3e-3))
+_LARGE = _grids((3e-4, 3e-3), (3e-3, 3e-2), (3e-4, 3e-3), (1e-4, 1e-3), (1e-4, 1e-3))
 
 FULL = Study(
     (
