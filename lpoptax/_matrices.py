@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
@@ -63,12 +64,23 @@ def axes_of_matrices(updates: optax.Updates, numbers: Any) -> Any:
             "weight_dimension_numbers must be a function or a tree of MuonDimensionNumbers and None, "
             f"got weight_dimension_numbers={numbers} (under inject_hyperparams, name it in static_args)."
         )
+    try:
+        jax.tree.map(lambda *_: None, numbers, updates, is_leaf=_is_for_a_leaf)
+    except ValueError as error:
+        raise ValueError(
+            "weight_dimension_numbers must be a tree like the updates, or a prefix of one, of "
+            f"MuonDimensionNumbers and None, got weight_dimension_numbers={numbers!r}."
+        ) from error
     return jax.tree.map(
         lambda one, leaves: jax.tree.map(lambda leaf: _checked_axes(leaf, one), leaves),
         numbers,
         updates,
-        is_leaf=lambda one: one is None or isinstance(one, optax.MaskedNode) or _is_numbers(one),
+        is_leaf=_is_for_a_leaf,
     )
+
+
+def _is_for_a_leaf(one: Any) -> bool:
+    return one is None or isinstance(one, optax.MaskedNode) or _is_numbers(one)
 
 
 def _is_numbers(one: Any) -> bool:
@@ -89,13 +101,17 @@ def _checked_axes(leaf: ArrayLike, numbers: Any) -> Axes | bool:
         for axes in (numbers.reduction_axis, numbers.output_axis)
     )
     named = (*reduction, *output)
-    is_fine = reduction and output and all(-ndim <= axis < ndim for axis in named)
+    is_fine = reduction and output and all(_is_axis(axis, ndim) for axis in named)
     if not is_fine or len({axis % ndim for axis in named}) < len(named):
         raise ValueError(
             "weight_dimension_numbers must name different axes of a leaf for its reduction and its output, "
             f"got {numbers} for a leaf of shape {jnp.shape(leaf)}."
         )
     return _axes(leaf, tuple(axis % ndim for axis in reduction), tuple(axis % ndim for axis in output))
+
+
+def _is_axis(axis: Any, ndim: int) -> bool:
+    return isinstance(axis, int | np.integer) and bool(-ndim <= axis < ndim)
 
 
 def _axes(leaf: ArrayLike, reduction: tuple[int, ...], output: tuple[int, ...]) -> Axes | bool:

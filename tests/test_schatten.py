@@ -396,6 +396,9 @@ def test_an_unknown_normalization_is_refused():
         ((3, 4), MuonDimensionNumbers(0, -2)),
         ((3, 4, 5), MuonDimensionNumbers((0, 0), 1)),
         ((3, 4, 5), MuonDimensionNumbers((), 1)),
+        ((3, 4), MuonDimensionNumbers(0.0, 1)),
+        ((3, 4), MuonDimensionNumbers(None, 1)),
+        ((3, 4), MuonDimensionNumbers("0", 1)),
     ],
 )
 def test_numbers_that_name_no_matrix_are_refused(shape, numbers):
@@ -408,6 +411,13 @@ def test_numbers_that_name_no_matrix_are_refused(shape, numbers):
 def test_what_is_no_dimension_numbers_is_refused(bad):
     with pytest.raises(ValueError, match="weight_dimension_numbers must be a tree of .*, got "):
         power({"a": jnp.ones((3, 4))}, 3.0, weight_dimension_numbers={"a": bad})
+
+
+@pytest.mark.parametrize("bad", [{"b": MATRIX}, {"a": (0, 1)}, {"a": MATRIX, "b": None}, [MATRIX]])
+def test_dimension_numbers_of_another_tree_are_refused(bad):
+    message = rf"weight_dimension_numbers must be a tree like the updates, .*, got .*={re.escape(repr(bad))}"
+    with pytest.raises(ValueError, match=message):
+        power({"a": jnp.ones((3, 4))}, 3.0, weight_dimension_numbers=bad)
 
 
 def test_matrices_of_integers_are_refused_and_other_integers_pass():
