@@ -65,12 +65,13 @@ def scale_by_schatten_power(
     Matrices are computed in at least float32 and returned in the dtype that they have, so that in
     half precision the rounding of G and of the result is added. Matrices of one shape are computed
     together: a program grows with the number of shapes, not with that of leaves. A matrix of any
-    finite scale is right, and no finite one gives nan.
+    scale is right whose entries are normal numbers, and no finite one gives nan.
 
     On many devices the result is right however leaves are sharded, and the compiler chooses how the
     products are. With ``batch_sharding`` each device has some matrices whole: shards are exchanged
-    once before the products and once after, and nothing between. The updates are sharded like the leaves,
-    but where leaves of one shape differ in that, on a mesh with automatic axes, as the compiler chooses.
+    once before the products and once after, and nothing between. Matrices that are sharded along both of
+    their axes the compiler may gather first. The updates are sharded like the leaves, but where leaves
+    of one shape differ in that, on a mesh with automatic axes, as the compiler chooses.
 
     Args:
         p: the norm, 2 <= p <= infinity; a number, a traced scalar, or a schedule that maps the step

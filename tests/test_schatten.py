@@ -533,12 +533,30 @@ def test_it_is_a_primal_step_of_the_coupling():
     chex.assert_trees_all_close(half, middle, rtol=1e-5, atol=1e-6)
 
 
-def test_a_p_of_each_group_and_a_learning_rate_of_each_group():
+def test_a_p_of_each_layer_and_another_optimizer_for_the_rest():
     params, gradients = random_problem(steps=2)
+    params, *gradients = ({**tree, "head": 2 * tree["w"]} for tree in (params, *gradients))
     rules = {
-        "matrices": lpoptax.schatten_sgdm(0.1, 3.0),
-        "vectors": optax.adamw(0.1),
+        "body": lpoptax.schatten_sgdm(0.1, 3.0),
+        "head": lpoptax.schatten_sgdm(0.1, jnp.inf),
+        "rest": optax.adamw(0.1),
     }
-    together = trajectory(optax.partition(rules, {"w": "matrices", "b": "vectors"}), params, gradients)
-    alone = trajectory(rules["matrices"], {"w": params["w"]}, [{"w": g["w"]} for g in gradients])
-    chex.assert_trees_all_close([one["w"] for one in together], [one["w"] for one in alone], rtol=1e-6)
+    labels = {"w": "body", "head": "head", "b": "rest"}
+    together = trajectory(optax.partition(rules, labels), params, gradients)
+    for name, label in labels.items():
+        alone = trajectory(rules[label], {name: params[name]}, [{name: g[name]} for g in gradients])
+        chex.assert_trees_all_close([one[name] for one in together], [one[name] for one in alone], rtol=1e-6)
+
+
+def test_after_an_average_it_is_the_power_of_the_average():
+    params, gradients = random_problem(steps=2)
+    chained = optax.chain(optax.ema(0.9), lpoptax.scale_by_schatten_power(6.0))
+    state = chained.init(params)
+    average = optax.ema(0.9)
+    average_state = average.init(params)
+    power = lpoptax.scale_by_schatten_power(6.0)
+    for g in gradients:
+        updates, state = chained.update(g, state)
+        mean, average_state = average.update(g, average_state)
+        expected, _ = power.update(mean, power.init(params))
+        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
