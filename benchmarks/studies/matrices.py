@@ -151,13 +151,14 @@ def recipe(frame: pd.DataFrame) -> tuple[str, float]:
 
 
 def contenders(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns what is judged on the test data: the recipe, each p at its best, and the others at theirs."""
+    """Returns what is judged on the test data: the recipe, and the others, and p = infinity, at their best."""
     p, rate = recipe(frame)
     tasks = list(dict.fromkeys(frame.dataset))
     recipes = [dict(zip(CHOICE, (task, OPTIMIZER, OURS, p, rate, 0.0), strict=True)) for task in tasks]
     tuned = best(frame)
-    others = tuned[tuned.optimizer != OPTIMIZER].groupby(["dataset", "optimizer"], sort=False).held_out_nll
-    chosen = tuned[(tuned.method == OURS) | tuned.index.isin(others.idxmin())]
+    tuned = tuned[(tuned.optimizer != OPTIMIZER) | (tuned.method == OURS)]
+    is_best = tuned.index.isin(tuned.groupby(["dataset", "optimizer"], sort=False).held_out_nll.idxmin())
+    chosen = tuned[is_best | ((tuned.method == OURS) & (tuned.p == "∞"))]
     named = pd.DataFrame(recipes).assign(name=f"the recipe: {OURS}, p {p}")
     return pd.concat([named, chosen[CHOICE].assign(name=_name)]).sort_values(
         "dataset", key=lambda names: names.map(tasks.index), kind="stable"
