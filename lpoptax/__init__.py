@@ -21,7 +21,7 @@ from lpoptax._stacey import stacey as stacey
 from lpoptax._steepest_descent import ScaleByLpSteepestDescentState as ScaleByLpSteepestDescentState
 from lpoptax._steepest_descent import scale_by_lp_steepest_descent as scale_by_lp_steepest_descent
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MirrorDescentState",
