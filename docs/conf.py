@@ -40,6 +40,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # tests/test_notebooks.py runs the notebooks, and checks what is saved.
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = "lpoptax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -65,6 +66,8 @@ def follow(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"../../{before}/", f"../{after}/")
     if docname.startswith("notebooks/"):
         source[0] = source[0].replace("](../docs/", "](../")
+    else:
+        source[0] = source[0].replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     if docname.startswith("results/"):
         title = docname.removeprefix("results/").removesuffix("/table")
         source[0] = f"---\norphan: true\n---\n\n# Figures: {title}\n\n{source[0]}"
