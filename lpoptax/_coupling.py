@@ -14,9 +14,9 @@ from lpoptax._precision import cast_like, factor, map_leaves, widen
 class StaceyCouplingState(NamedTuple):
     """State of :func:`stacey_coupling`."""
 
-    z: optax.Params  # the dual iterate; shapes of params, dtype=z_dtype or that of params.
-    primal_state: optax.OptState
-    dual_state: optax.OptState
+    z: optax.Params  #: the dual iterate; shapes of params, dtype=z_dtype or that of params.
+    primal_state: optax.OptState  #: of ``primal``, at the params.
+    dual_state: optax.OptState  #: of ``dual``, at z.
 
 
 def stacey_coupling(

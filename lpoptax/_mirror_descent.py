@@ -16,7 +16,8 @@ from lpoptax._precision import cast_like, factor, map_leaves, smallest_normal, w
 class MirrorDescentState(NamedTuple):
     """State of :func:`mirror_descent`."""
 
-    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32.
+    #: shape=(), dtype=jnp.int32.
+    count: jax.Array  # type: ignore[assignment]
 
 
 def mirror_descent(
@@ -36,11 +37,11 @@ def mirror_descent(
     Neither power is taken as written: in float32 :math:`|z|^{p-1}` is 1e-48 and so zero at
     p = 9 and z = 1e-6, and z' - z would lose a small step to cancellation. The logarithms of
     both terms are compared instead, and z' - z is computed as a growth of z. So in float32,
-    for |z| from 1e-8 to 1e3 and p from 1.1 to 16, z' is right to 1e-5 of the larger of |z|
-    and |z'|, unless the two terms cancel to a tenth or less: then the rounding of one is as
-    many times larger in w, as in any form. Beyond these ranges the logarithms are larger and
-    round more. A subnormal :math:`\alpha g` counts as zero, and the step is infinite where
-    :math:`|\alpha g|^{1/(p-1)}` is above the largest float.
+    for :math:`|z|` from 1e-8 to 1e3 and p from 1.1 to 16, z' is right to 1e-5 of the larger of
+    :math:`|z|` and :math:`|z'|`, unless the two terms cancel to a tenth or less: then the
+    rounding of one is as many times larger in w, as in any form. Beyond these ranges the
+    logarithms are larger and round more. A subnormal :math:`\alpha g` counts as zero, and the
+    step is infinite where :math:`|\alpha g|^{1/(p-1)}` is above the largest float.
 
     Args:
         alpha: step size in the dual space, non-negative; a number, a traced scalar, or a

@@ -13,7 +13,7 @@ from lpoptax._precision import cast_like, factor, map_leaves, widen
 class ScaleByInterpolatedMomentumState(NamedTuple):
     """State of :func:`scale_by_interpolated_momentum`."""
 
-    mu: optax.Updates  # shapes of params, dtype=mu_dtype or that of params.
+    mu: optax.Updates  #: shapes of params, dtype=mu_dtype or that of params.
 
 
 def scale_by_interpolated_momentum(

@@ -157,7 +157,8 @@ signed_power = jax.jit(_signed_power)
 class ScaleByLpPowerState(NamedTuple):
     """State of :func:`scale_by_lp_power`."""
 
-    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32.
+    #: shape=(), dtype=jnp.int32.
+    count: jax.Array  # type: ignore[assignment]
 
 
 def scale_by_lp_power(p: optax.ScalarOrSchedule, eps: ArrayLike = 1e-8) -> optax.GradientTransformation:

@@ -24,7 +24,8 @@ _STEPS, _MOST_STEPS = 8, 16
 class ScaleBySchattenPowerState(NamedTuple):
     """State of :func:`scale_by_schatten_power`."""
 
-    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32.
+    #: shape=(), dtype=jnp.int32.
+    count: jax.Array  # type: ignore[assignment]
 
 
 def scale_by_schatten_power(

@@ -16,7 +16,8 @@ from lpoptax._scaling import clipped, exponent_of, scaled_power, sum_of_powers
 class ScaleByLpSteepestDescentState(NamedTuple):
     """State of :func:`scale_by_lp_steepest_descent`."""
 
-    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32.
+    #: shape=(), dtype=jnp.int32.
+    count: jax.Array  # type: ignore[assignment]
 
 
 def scale_by_lp_steepest_descent(

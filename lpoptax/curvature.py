@@ -27,19 +27,19 @@ __all__ = [
 class HessianSpectrum(NamedTuple):
     """What :func:`hessian_spectrum` returns: a quadrature rule for sums over eigenvalues."""
 
-    eigenvalues: jax.Array  # shape=(num_samples, num_steps): Ritz values, rising in each row.
-    weights: jax.Array  # the same shape: shares of all eigenvalues; each row sums to 1.
-    num_params: jax.Array  # shape=(): d, as a float.
+    eigenvalues: jax.Array  #: Ritz values, rising in each row; shape=(num_samples, num_steps).
+    weights: jax.Array  #: shares of all eigenvalues, in the same shape; each row sums to 1.
+    num_params: jax.Array  #: d, as a float; shape=().
 
 
 class CurvatureSummary(NamedTuple):
     """What :func:`summary` returns: scalars, in the dtype of the spectrum."""
 
-    largest: jax.Array  # shape=().
-    smallest: jax.Array  # shape=(); below zero where the loss is not convex.
-    trace: jax.Array  # shape=().
-    frobenius_norm: jax.Array  # shape=().
-    evenness: jax.Array  # shape=(), from 1/d to 1; nan if the Hessian is 0.
+    largest: jax.Array  #: shape=().
+    smallest: jax.Array  #: shape=(); below zero where the loss is not convex.
+    trace: jax.Array  #: shape=().
+    frobenius_norm: jax.Array  #: shape=().
+    evenness: jax.Array  #: shape=(), from 1/d to 1; nan if the Hessian is 0.
 
 
 def hessian_spectrum(

@@ -331,7 +331,7 @@ def test_a_report_of_a_study_that_keeps_little_is_one_clear_line(study, tmp_path
 
 
 TUNED = [("tune", "digits"), ("fashion_mnist_tune", "fashion_mnist"), ("language_model_tune", "stdlib")]
-IN_DOCS = {"compare": "README.md", "fashion_mnist": "README.md", "language_model": "docs/experiments.md"}
+IN_DOCS = {"compare": "digits.md", "fashion_mnist": "fashion_mnist.md", "language_model": "language_model.md"}
 
 
 @pytest.mark.parametrize("folder", [*IN_DOCS, *(folder for folder, _ in TUNED)])
@@ -342,7 +342,7 @@ def test_the_committed_tables_are_those_of_the_committed_records(folder):
         assert table == tune.table(runs)
     else:
         assert table == report.markdown(runs)
-        assert table in (ROOT / IN_DOCS[folder]).read_text(encoding="utf-8")
+        assert table in (ROOT / "docs" / "reproducing" / IN_DOCS[folder]).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("folder", "dataset"), TUNED)

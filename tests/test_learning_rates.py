@@ -25,8 +25,8 @@ from benchmarks.studies.learning_rates_report import (
 from benchmarks.training.records import read
 from tests.test_hessian import Linear
 
-README = Path(__file__).parents[1] / "README.md"
-RESULTS = README.parent / "benchmarks" / "results" / "learning_rates"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "learning_rates"
 RMS, PUBLISHED = "LPSGDM at unit RMS", "LPSGDM"
 
 
@@ -157,8 +157,8 @@ def test_the_committed_records_are_those_of_the_study():
     assert all(run.finished for run in runs)
 
 
-def test_the_readme_shows_what_was_measured():
-    section = README.read_text().split("## How to choose p_max")[1].split("## What to expect")[0]
+def test_the_page_on_choosing_shows_what_was_measured():
+    section = (ROOT / "docs" / "start" / "choosing.md").read_text()
     shown = re.findall(r"\d+\.\d+ ± \d+\.\d+", "\n".join(re.findall(r"^\|.*", section, re.MULTILINE)))
     table = (RESULTS / "table.md").read_text().split("## The recipe on test data")[1]
     assert shown == re.findall(r"\d+\.\d+ ± \d+\.\d+", table)

@@ -49,10 +49,18 @@ def test_nothing_in_it_tells_when_or_where_it_ran(path):
     notebook = read(path)
     assert notebook.metadata == METADATA
     for cell in notebook.cells:
-        assert not cell.metadata
+        assert cell.metadata.keys() <= {"mystnb"}
         for output in cell.get("outputs", ()):
             output.get("data", {}).pop("image/png", None)
     assert not re.search(r"(?<![\w.)])/\w+/|\b[A-Z]:\\", json.dumps(notebook).replace("\\n", "\n"))
+
+
+@each_notebook
+def test_its_figures_have_a_text_for_those_who_do_not_see_them(path):
+    for cell in code_cells(read(path)):
+        assert ("figure" in kinds(cell)) == bool(cell.metadata)
+        if cell.metadata:
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
 
 
 @each_notebook

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import cli, jobs
 from benchmarks.config.settings import ANNOTATIONS, PRESETS, Settings, SettingsError, check, presets
+from tests.documentation import PAGES
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {  # two values of each setting, and one that is refused.
@@ -121,7 +122,7 @@ def test_an_option_that_cannot_be_read_is_told(arguments, read, capsys):
 
 def commands():
     """Returns the commands that the documentation shows, without those that leave something to fill in."""
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for file in (ROOT / "README.md", *PAGES):
         text = file.read_text(encoding="utf-8").replace("\\\n", " ")
         for command in re.findall(r'python -m (benchmarks(?: [^`|\n("#]*)?)', text):
             words = command.rstrip(" &,.").split()[1:]
