@@ -8,19 +8,24 @@ Setting: Schatten SGDM, which makes steps of one length whatever p is, at p = 3,
 falling from 40 or 12 to 2; and rising from 3 to infinity, all every step along half a cosine. All kernels
 and embeddings are matrices; at p = infinity also, for comparison, only the kernels of hidden layers, and all
 with plain momentum. Beside it Muon of either kind of matrices, AdamW, Lion, and LPSGDM at unit RMS with p
-from 12 to 2. The tasks are those of the study of learning
-rates, without weight decay, where all have five learning rates, a factor of 3 apart, and three seeds; and
-the language model on all of Python's standard library, 768 steps of 16 sequences, where all have three
-rates with weight decay 0 and 0.1, and one seed. The best rate and decay have the lowest mean NLL on
-validation data.
+from 12 to 2. The tasks are those of the study of learning rates, without weight decay, where all have five
+learning rates, a factor of 3 apart, and three seeds; and the language model on all of Python's standard
+library, 768 steps of 16 sequences, where all have three rates with weight decay 0 and 0.1, and one seed;
+those of Muon, AdamW and LPSGDM were moved by one when the best had been at an end. The best rate and decay
+have the lowest mean NLL on validation data.
 
 The recipe is the p and the rate of Schatten SGDM, without weight decay, with the lowest mean ratio of the NLL
-to the best of its task. What is best is trained with other seeds and judged on the test data.
+to the best of its task. It, the best of each optimizer, and p = infinity are trained with other seeds and
+judged on the test data.
 
     python -m benchmarks matrices --output benchmarks/results/matrices
 
-continues where it was interrupted, epoch by epoch. Several such jobs share the work. It has not come to its
-end: what is committed are the records of the runs so far.
+continues where it was interrupted, epoch by epoch. Several such jobs share the work.
+
+Result (n = 5, test data): p = infinity, tuned, is ahead of tuned Muon on Fashion-MNIST and on both tasks of
+text, and of AdamW by 1.1 points and by 0.3 to 1.0 nats; on the digits none can be told apart. The recipe is p
+from 12 to 2 at 0.003. Constant and annealed p from 12 on are alike; small ones, and one that rises, are worse
+on text.
 """
 
 import dataclasses
@@ -151,7 +156,7 @@ def recipe(frame: pd.DataFrame) -> tuple[str, float]:
 
 
 def contenders(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns what is judged on the test data: the recipe, and the others, and p = infinity, at their best."""
+    """Returns what is judged on test data: the recipe, and each optimizer, and p = infinity, at its best."""
     p, rate = recipe(frame)
     tasks = list(dict.fromkeys(frame.dataset))
     recipes = [dict(zip(CHOICE, (task, OPTIMIZER, OURS, p, rate, 0.0), strict=True)) for task in tasks]
@@ -203,16 +208,19 @@ def _told(row: pd.Series) -> dict[str, str]:
 
 
 def test_table(frame: pd.DataFrame, tested: pd.DataFrame) -> str:
-    """Returns what was chosen reaches on the test data, beside the recipe."""
+    """Returns what was chosen reaches on the test data, beside the recipe and Muon."""
     by_choice = dict(iter(tested.groupby(CHOICE, sort=False)))
     rows = []
     for dataset, chosen in contenders(frame).groupby("dataset", sort=False):
-        first = by_choice[tuple(chosen.iloc[0][CHOICE])]
-        for index, (_, row) in enumerate(chosen.iterrows()):
+        references = {"the recipe": chosen.iloc[0], "Muon": chosen[chosen.optimizer == "muon"].iloc[0]}
+        for _, row in chosen.iterrows():
             same = by_choice[tuple(row[CHOICE])]
-            versus = difference(measure_of(str(dataset)), same.shown, first.shown) if index else ""
             values = {"NLL": mean_std(same.held_out_nll, ".4f"), "top-1, %": mean_std(same.top1, ".2f")}
-            rows.append(_told(row) | values | {"minus the recipe (95 %)": versus})
+            for name, other in references.items():
+                of_other = by_choice[tuple(other[CHOICE])]
+                versus = difference(measure_of(str(dataset)), same.shown, of_other.shown)
+                values[f"minus {name} (95 %)"] = "" if same is of_other else versus
+            rows.append(_told(row) | values)
     return table_of(pd.DataFrame(rows))
 
 

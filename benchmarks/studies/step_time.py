@@ -10,13 +10,14 @@ AdamW takes part if PyTorch is installed. The memory's speed is that of a x + y 
     python -m benchmarks step_time --output benchmarks/results/step_time
 
 Result (Python 3.11.7, JAX 0.10.2, PyTorch 2.13.0, 2 CPUs, n = 40; medians, on the arrays of ResNet-50): in
-times of AdamW's step SGD with momentum takes 0.58, LPSGDM with a scheduled p 0.92, STACEY(3,2) 1.41,
-STACEY(3,3) 2.70, Lion 1.78, Muon 12.2; PyTorch's AdamW 0.63. LPSGDM moves 24 bytes for each parameter,
-the compiler says, of which 20 are needed, and takes 1.71 times as long as a x + y for these 20. At unit RMS
-it takes 1.94: the norm has to be known before a parameter moves, so that all is read again, 44 bytes with
-those of a branch that is hardly ever taken. With state in bfloat16 the CPU takes longer, for AdamW too
-(1.57), but not for Lion. It is compiling that costs: 1.99 times AdamW's time for LPSGDM, 2.44 and 5.63 times
-for STACEY, as a step has 71, 82 and 243 operations for each parameter, AdamW's 15.
+times of AdamW's step SGD with momentum takes 0.68, LPSGDM with a scheduled p 0.98, STACEY(3,2) 1.44,
+STACEY(3,3) 2.88, Lion 1.90, Muon 15.7, Schatten SGDM 18.1; PyTorch's AdamW 0.73. On the Llama Schatten SGDM
+takes 1.01 times as long as Muon, in two rounds. LPSGDM moves 24 bytes for each parameter, the compiler
+says, of which 20 are needed, and takes 1.51 times as long as a x + y for these 20. At unit RMS it takes
+2.22: the norm has to be known before a parameter moves, so that all is read again, 48 bytes with those of a
+branch that is hardly ever taken. With state in bfloat16 the CPU takes longer, for AdamW too (1.62), but not
+for Lion. It is compiling that costs: 2.45 times AdamW's time for LPSGDM, 3.00 and 6.50 times for STACEY, as
+a step has 72, 83 and 247 operations for each parameter, AdamW's 15.
 """
 
 import statistics
