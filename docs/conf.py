@@ -1,5 +1,6 @@
 """Builds the documentation: sphinx-build -W --keep-going -b html docs docs/_build/html."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -67,7 +68,10 @@ def follow(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname.startswith("notebooks/"):
         source[0] = source[0].replace("](../docs/", "](../")
     else:
-        source[0] = source[0].replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+        # A cell of a table must not be as narrow as half a result.
+        source[0] = re.sub(
+            r"(?<=[\d∞]) (±|to|→) (?=[-+\u2212\d])", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", source[0]
+        )
     if docname.startswith("results/"):
         title = docname.removeprefix("results/").removesuffix("/table")
         source[0] = f"---\norphan: true\n---\n\n# Figures: {title}\n\n{source[0]}"
