@@ -1,10 +1,27 @@
 """The study of every p on singular values: its choices are right, and all have as many rates."""
 
 import math
+import re
+from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.studies.matrices import CHOICE, FULL, OURS, best, contenders, recipe, validation_runs
+from benchmarks.reporting.statistics import final
+from benchmarks.studies.matrices import (
+    CHOICE,
+    FULL,
+    OURS,
+    best,
+    contenders,
+    recipe,
+    test_runs,
+    validation_runs,
+)
+from benchmarks.training.records import read
+
+test_runs.__test__ = False  # it is no test, for all its name.
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "matrices"
 
 
 def frame(nll_by_choice):
@@ -67,3 +84,25 @@ def test_all_have_as_many_rates_on_a_task_and_other_seeds_for_the_test():
     runs = validation_runs(FULL)
     # 9 of ours and 5 others; rates; seeds or weight decays; three small tasks and a large one.
     assert len(runs) == len(set(runs)) == 14 * 5 * 3 * 3 + 14 * 3 * 2
+
+
+def test_the_committed_records_are_those_of_the_study():
+    runs = {run.settings: run for run in read(RESULTS / "runs")}
+    validated = validation_runs(FULL)
+    tested = test_runs(FULL, final([runs[settings] for settings in validated]))
+    assert runs.keys() == {*validated, *tested}
+    assert all(run.finished for run in runs.values())
+
+
+def test_readme_and_site_show_what_was_measured():
+    table = (RESULTS / "table.md").read_text().split("## Test")[1]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    page = (ROOT / "docs" / "reproducing" / "matrices.md").read_text()
+    assert [row for row in rows if row not in page] == []
+    section = (ROOT / "README.md").read_text().split("## Should I use this")[1].split("## In your")[0]
+    shown = re.findall(r"\d+\.\d+ ± \d+\.\d+", section)
+    assert len(shown) == 24
+    assert [figure for figure in shown if figure not in table] == []
+    assert "is p 12 → 2 at 0.003 without weight decay" in table
+    assert "schedule(0.0, 0.003," in (ROOT / "README.md").read_text()
+    assert "p_max=12.0" in (ROOT / "README.md").read_text()
