@@ -7,16 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.reporting.statistics import final
-from benchmarks.studies.matrices import (
-    CHOICE,
-    FULL,
-    OURS,
-    best,
-    contenders,
-    recipe,
-    test_runs,
-    validation_runs,
-)
+from benchmarks.studies.matrices import FULL, test_runs, validation_runs
+from benchmarks.studies.matrices_report import CHOICE, OURS, best, contenders, recipe
 from benchmarks.training.records import read
 
 test_runs.__test__ = False  # it is no test, for all its name.

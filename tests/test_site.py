@@ -94,7 +94,8 @@ def test_every_option_and_every_name_is_on_the_page_of_the_command_line():
             *allowed, text = annotation.__metadata__
             row = " | ".join([f"| `{option(field)}`", text, *(one.text for one in allowed)])
             assert row in COMMAND_LINE, field
-    for known in (*OPTIMIZERS, *MODELS, *registry.NAMES):
+    # tests/checkpointed_run.py adds a model to those that there are.
+    for known in (*OPTIMIZERS, *(MODELS.keys() - {"perceptron"}), *registry.NAMES):
         assert f"`{known}`" in COMMAND_LINE.split("## Names")[1], known
 
 
