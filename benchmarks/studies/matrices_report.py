@@ -8,7 +8,7 @@ from benchmarks.reporting.statistics import difference, is_at_an_end, mean_std, 
 from benchmarks.reporting.tables import table_of
 
 OPTIMIZER, OURS = "schatten_sgdm", "Schatten SGDM"
-DRAWN = (OURS, "Muon", "AdamW", "Lion", "LPSGDM at unit RMS")
+DRAWN = (OURS, "Muon", "Muon of all matrices", "AdamW", "Lion", "LPSGDM at unit RMS")
 CHOICE = ["dataset", "optimizer", "method", "p", "learning_rate", "weight_decay"]
 
 
@@ -91,11 +91,18 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Returns the validation NLL by learning rate: a panel for each task, a line for each optimizer."""
     # Variants and annealed p are in the table: their lines would lie on those of ours.
     plain = (frame.method != OURS) | ~frame.p.str.contains("→")
-    named = frame[(frame.weight_decay == 0) & plain & frame.method.isin(DRAWN)].assign(optimizer=_name)
+    named = _at_best_decay(frame[plain & frame.method.isin(DRAWN)]).assign(optimizer=_name)
     shown = named.sort_values("method", key=lambda names: names.map(DRAWN.index), kind="stable")
     names = list(dict.fromkeys(shown.optimizer))
     ours = sum(name.startswith(OURS) for name in names)
-    colors = [*sns.color_palette("crest", ours), "tab:red", "tab:orange", "tab:purple", "tab:brown"]
+    colors = [
+        *sns.color_palette("crest", ours),
+        "tab:red",
+        "tab:pink",
+        "tab:orange",
+        "tab:purple",
+        "tab:brown",
+    ]
     grid = sns.relplot(
         shown,
         kind="line",
@@ -130,6 +137,29 @@ def draw(frame: pd.DataFrame) -> Figure:
     grid.legend.set_title(None)
     grid.figure.subplots_adjust(wspace=0.25)
     return grid.figure
+
+
+def _at_best_decay(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the runs with the weight decay that is best for their learning rate."""
+    found = scores(frame, CHOICE).reset_index()
+    rows = found.loc[found.groupby(CHOICE[:5], sort=False).held_out_nll.idxmin(), CHOICE]
+    return frame.merge(rows, on=CHOICE)
+
+
+def one_choice_table(frame: pd.DataFrame) -> str:
+    """Returns the one choice for all tasks that each optimizer would have, without weight decay."""
+    rates = frame[frame.weight_decay == 0]
+    found = scores(rates, ["method", "p", "learning_rate", "dataset"]).unstack("dataset")
+    ratios = found / found.min()
+    ratios["mean"] = ratios.mean(axis=1, skipna=False)
+    chosen = ratios.dropna().reset_index()
+    rows = chosen.loc[chosen.groupby("method")["mean"].idxmin()].sort_values("mean")
+    tasks = list(dict.fromkeys(frame.dataset))
+    shown = rows.assign(learning_rate=rows.learning_rate.map("{:g}".format)).rename(
+        columns={"learning_rate": "learning rate"}
+    )
+    shown[[*tasks, "mean"]] = shown[[*tasks, "mean"]].map("{:.3f}".format)
+    return table_of(shown[["method", "p", "learning rate", *tasks, "mean"]])
 
 
 def means(frame: pd.DataFrame) -> pd.DataFrame:
