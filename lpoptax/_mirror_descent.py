@@ -111,14 +111,14 @@ def _displacement(z: jax.Array, pull: jax.Array, exponent: jax.Array) -> jax.Arr
     log_z, log_pull = exponent * _log2(z), _log2(pull)
     z_is_larger = log_z >= log_pull
     # The larger term is taken out of the difference, which leaves 1 - ratio.
-    ratio = exp2_and_growth(-jnp.abs(log_z - log_pull))[0]
+    ratio = jnp.exp2(-jnp.abs(log_z - log_pull))
     turn = jnp.sign(z) * jnp.conj(jnp.sign(pull))
     inverse = 1 / exponent
     if jnp.iscomplexobj(z):
         difference = 1 - factor(ratio, z) * jnp.where(z_is_larger, jnp.conj(turn), turn)
         scaled = signed_power(difference, inverse, jnp.zeros_like(inverse))
         growth = scaled - 1
-        scaled *= factor(exp2_and_growth(log_pull * inverse)[0], z)
+        scaled *= factor(jnp.exp2(log_pull * inverse), z)
     else:
         # A small step is a small growth, which no difference of near numbers would show. And
         # if z is the smaller term, its place in front is taken by |pull|^inverse.

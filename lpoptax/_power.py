@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lpoptax._binary_power import power
+from lpoptax._binary_power import power_factors
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
 from lpoptax._precision import cast_like, factor, largest_finite, scalar, smallest_normal, widen
 
@@ -94,11 +94,10 @@ def _signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Arra
     for every x when exponent <= 1, and is the sign exactly when exponent = 0.
     """
     magnitude = _magnitude(x, eps)
-    # An overflowing power times a quotient of zero would be nan. (The quotient itself is used
-    # once: XLA would store one that is used twice.) An infinite x does give nan.
-    vanishes = jnp.abs(x) <= magnitude * smallest_normal(magnitude)
-    quotient = x / factor(magnitude, x)
-    scaled = jnp.where(vanishes, 0 * x, quotient * factor(power(magnitude, exponent), x))
+    # One after the other, since their product may overflow: times a quotient of 0 it would be nan. (The quotient
+    # itself is used once: XLA would store one that is used twice.) An infinite x does give nan.
+    first, second = power_factors(magnitude, exponent)
+    scaled = x / factor(magnitude, x) * factor(first, x) * factor(second, x)
     return jnp.where(exponent == 1, x, scaled)
 
 
