@@ -94,8 +94,8 @@ def _signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Arra
     for every x when exponent <= 1, and is the sign exactly when exponent = 0.
     """
     magnitude = _magnitude(x, eps)
-    # One after the other, since their product may overflow: times a quotient of 0 it would be nan. (The quotient
-    # itself is used once: XLA would store one that is used twice.) An infinite x does give nan.
+    # One after the other, since their product may overflow: times a quotient of 0 it would be nan. (The
+    # quotient itself is used once: XLA would store one that is used twice.) An infinite x does give nan.
     first, second = power_factors(magnitude, exponent)
     scaled = x / factor(magnitude, x) * factor(first, x) * factor(second, x)
     return jnp.where(exponent == 1, x, scaled)
