@@ -2,10 +2,10 @@
 
 XLA's CPU backend calls a scalar function for each power, which would take longer than all else in a step,
 and its logarithms take longer than a polynomial. A TPU has instructions for both. Whichever it is, the
-exponent of a power's base is taken out of its bits, so that only numbers near 1 have a logarithm, and where the
-power's exponent is at most 1, only small ones an exponential. Then the error of the power is a few roundings
-of these. On CPU its bound is measured; how accurate a TPU's own functions are is not known here. GPUs take
-what CPUs do, other dtypes XLA's functions on all platforms.
+exponent of a power's base is taken out of its bits, so that only numbers near 1 have a logarithm, and
+where the power's exponent is at most 1, only small ones an exponential. Then the error of the power is a
+few roundings of these. On CPU its bound is measured; how accurate a TPU's own functions are is not known
+here. GPUs take what CPUs do, other dtypes XLA's functions on all platforms.
 """
 
 import math
