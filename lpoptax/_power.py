@@ -83,7 +83,8 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
 def _magnitude(x: jax.Array, eps: jax.Array) -> jax.Array:
     # The floor stands in for eps = 0, so that x = 0 is divided by something.
     magnitude = jnp.abs(x) + eps
-    return jnp.maximum(magnitude, smallest_normal(magnitude))
+    tiny = smallest_normal(magnitude)
+    return jnp.where(magnitude < tiny, tiny, magnitude)
 
 
 @jax.custom_jvp
