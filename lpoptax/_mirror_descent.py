@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lpoptax._binary_power import exp2_and_growth, log2, log2_1p
+from lpoptax._binary_power import exp2, exp2_and_growth, log2, log2_1p
 from lpoptax._hyperparameters import check_finite_p, check_non_negative, evaluate, is_number
 from lpoptax._power import finite_power, p_minus_1, quotient, signed_power
 from lpoptax._precision import cast_like, factor, map_leaves, smallest_normal, widen
@@ -112,14 +112,14 @@ def _displacement(z: jax.Array, pull: jax.Array, exponent: jax.Array) -> jax.Arr
     log_z, log_pull = exponent * _log2(z), _log2(pull)
     z_is_larger = log_z >= log_pull
     # The larger term is taken out of the difference, which leaves 1 - ratio.
-    ratio = exp2_and_growth(-jnp.abs(log_z - log_pull))[0]
+    ratio = exp2(-jnp.abs(log_z - log_pull))
     turn = jnp.sign(z) * jnp.conj(jnp.sign(pull))
     inverse = 1 / exponent
     if jnp.iscomplexobj(z):
         difference = 1 - factor(ratio, z) * jnp.where(z_is_larger, jnp.conj(turn), turn)
         scaled = signed_power(difference, inverse, jnp.zeros_like(inverse))
         growth = scaled - 1
-        scaled *= factor(exp2_and_growth(log_pull * inverse)[0], z)
+        scaled *= factor(exp2(log_pull * inverse), z)
     else:
         # A small step is a small growth, which no difference of near numbers would show. And
         # if z is the smaller term, its place in front is taken by |pull|^inverse.
@@ -132,7 +132,8 @@ def _log2(x: jax.Array) -> jax.Array:
     """Returns log2 |x|, and less than of any float for what is 0 or subnormal."""
     magnitude = jnp.abs(x)
     tiny = smallest_normal(magnitude)
-    return jnp.where(magnitude < tiny, -1e30, log2(jnp.maximum(magnitude, tiny)))
+    is_small = magnitude < tiny
+    return jnp.where(is_small, -1e30, log2(jnp.where(is_small, tiny, magnitude)))
 
 
 @_displacement.defjvp

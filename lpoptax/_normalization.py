@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate
 from lpoptax._power import ScaleByLpPowerState, init_count, lp_power
-from lpoptax._precision import cast_like, factor
-from lpoptax._scaling import exponent_of, scaled_power, sum_of_squares, times
+from lpoptax._precision import cast_like, factor, widen
+from lpoptax._scaling import exponent_of, largest, relative_eps, scaled_power, sum_of_squares, times
 from lpoptax._steepest_descent import steepest_descent
 
 Normalization: TypeAlias = Literal["rms", "dual_norm"]
@@ -96,14 +96,11 @@ def _unit_rms_tree(updates: optax.Updates) -> optax.Updates:
 
 def _unit_rms(leaves: Sequence[ArrayLike]) -> list[jax.Array]:
     """Returns the leaves divided by their common root mean square, in at least float32."""
-    size: Any = sum(jnp.size(leaf) for leaf in leaves)
+    size = _size(leaves)
     if size == 0:
         return [jnp.asarray(leaf) for leaf in leaves]
-    # Beyond 2^31, too; but a symbolic shape, as jax.export has, is no number.
-    size = float(size) if isinstance(size, int) else size
     scale, total = sum_of_squares(leaves, size)
-    # Zero updates are multiplied with 1, in derivatives too.
-    inverse = 1 / jnp.sqrt(jnp.where(total == 0, 1, total / factor(size, total)))
+    inverse = _inverse_rms(total, size)
     # One after the other: the product of scale and inverse may leave the range of floats.
     scaled = (times(leaf, scale) for leaf in leaves)
     return [g * factor(inverse, g) for g in scaled]
@@ -138,17 +135,41 @@ def lp_direction(
 
 def _unit_rms_power(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> optax.Updates:
     leaves, structure = jax.tree.flatten(updates)
-    if not leaves:
+    if sum(jnp.size(leaf) for leaf in leaves) == 0:
         return updates
-    return jax.tree.unflatten(structure, _unit_rms_of_power(leaves, *exponent_of(p, leaves), eps=eps))
+    return jax.tree.unflatten(structure, _unit_rms_of_power(leaves, exponent_of(p, leaves)[0], eps))
 
 
-@functools.partial(jax.jit, static_argnames="below_2")
-def _unit_rms_of_power(
-    leaves: list[ArrayLike], exponent: jax.Array, below_2: bool | None, eps: ArrayLike
-) -> list[jax.Array]:
-    _, powers, _ = scaled_power(leaves, exponent, eps, below_2)
-    return [cast_like(u, leaf) for u, leaf in zip(_unit_rms(powers), leaves, strict=True)]
+@jax.jit  # Outside a larger program it is one, too.
+def _unit_rms_of_power(leaves: list[ArrayLike], exponent: jax.Array, eps: ArrayLike) -> list[jax.Array]:
+    size: Any = _size(leaves)
+    # The result does not depend on the scale, nor do derivatives. With the largest magnitude for it no power
+    # and no sum of squares leaves the range of floats, whatever p is.
+    scale = jax.lax.stop_gradient(largest(leaves))
+    # That of the largest coordinate: near 0 where eps is larger than all.
+    most = jnp.exp((jnp.minimum(exponent, 1) - 1) * jnp.log1p(relative_eps(eps, scale)))
+
+    def powers(of: Sequence[ArrayLike]) -> list[jax.Array]:
+        # A quotient: XLA on CPU stores none that is used twice, and computes a product twice.
+        return [u / factor(most, u) for u in scaled_power(of, exponent, eps, scale)[1]]
+
+    squares = [jnp.sum(jnp.abs(u) ** 2) for u in powers(leaves)]
+    inverse = _inverse_rms(jnp.stack(widen(*squares)).sum(), size)
+    # Computed twice, but on CPU, where arithmetic costs more than memory: so accelerators store no power.
+    leaves_again = jax.lax.platform_dependent(leaves, cpu=lambda of: of, default=jax.lax.optimization_barrier)
+    again = powers(leaves_again)
+    return [cast_like(u * factor(inverse, u), leaf) for u, leaf in zip(again, leaves, strict=True)]
+
+
+def _size(leaves: Sequence[ArrayLike]) -> Any:
+    size: Any = sum(jnp.size(leaf) for leaf in leaves)
+    # Beyond 2^31, too; but a symbolic shape, as jax.export has, is no number.
+    return float(size) if isinstance(size, int) else size
+
+
+def _inverse_rms(total: jax.Array, size: Any) -> jax.Array:
+    # Zero updates are multiplied with 1, in derivatives too.
+    return 1 / jnp.sqrt(jnp.where(total == 0, 1, total / factor(size, total)))
 
 
 _STEPS: dict[Normalization | None, Callable[..., Any]] = {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lpoptax._binary_power import power
+from lpoptax._binary_power import power_factors
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate, is_number
 from lpoptax._precision import cast_like, factor, largest_finite, scalar, smallest_normal, widen
 
@@ -83,7 +83,8 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
 def _magnitude(x: jax.Array, eps: jax.Array) -> jax.Array:
     # The floor stands in for eps = 0, so that x = 0 is divided by something.
     magnitude = jnp.abs(x) + eps
-    return jnp.maximum(magnitude, smallest_normal(magnitude))
+    tiny = smallest_normal(magnitude)
+    return jnp.where(magnitude < tiny, tiny, magnitude)
 
 
 @jax.custom_jvp
@@ -94,11 +95,10 @@ def _signed_power(x: jax.Array, exponent: jax.Array, eps: jax.Array) -> jax.Arra
     for every x when exponent <= 1, and is the sign exactly when exponent = 0.
     """
     magnitude = _magnitude(x, eps)
-    # An overflowing power times a quotient of zero would be nan. (The quotient itself is used
-    # once: XLA would store one that is used twice.) An infinite x does give nan.
-    vanishes = jnp.abs(x) <= magnitude * smallest_normal(magnitude)
-    quotient = x / factor(magnitude, x)
-    scaled = jnp.where(vanishes, 0 * x, quotient * factor(power(magnitude, exponent), x))
+    # One after the other, since their product may overflow: times a quotient of 0 it would be nan. (The
+    # quotient itself is used once: XLA would store one that is used twice.) An infinite x does give nan.
+    first, second = power_factors(magnitude, exponent)
+    scaled = x / factor(magnitude, x) * factor(first, x) * factor(second, x)
     return jnp.where(exponent == 1, x, scaled)
 
 

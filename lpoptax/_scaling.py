@@ -20,33 +20,36 @@ def exponent_of(p: ArrayLike, leaves: Sequence[ArrayLike]) -> tuple[jax.Array, b
 
 
 def scaled_power(
-    leaves: Sequence[ArrayLike], exponent: jax.Array, eps: ArrayLike, below_2: bool | None
-) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
-    """Returns the leaves divided by a scale, the power map of these, and the scale.
+    leaves: Sequence[ArrayLike], exponent: jax.Array, eps: ArrayLike, scale: jax.Array
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Returns the leaves divided by a scale, and the power map of these.
 
-    The scale is 1 for p >= 2. For p < 2 the exponent is above 1 and large coordinates overflow, so it is the
-    largest magnitude. There nothing is divided by, and eps, which would then be relative, is not used.
+    There eps is relative, too. For p < 2, where nothing is divided by, it is not used.
     """
-    scale = _scale(leaves, exponent, below_2)
     # Products: XLA would merge quotients in a row into one of a subnormal denominator.
     relative = [times(leaf, 1 / scale) for leaf in leaves]
-    powers = [
-        signed_power(g, scalar(exponent, g), jnp.where(exponent > 1, 0, scalar(eps, g))) for g in relative
-    ]
-    return relative, powers, scale
+    smoothing = jnp.where(exponent > 1, 0, relative_eps(eps, scale))
+    return relative, [signed_power(g, scalar(exponent, g), scalar(smoothing, g)) for g in relative]
 
 
-def _scale(leaves: Sequence[ArrayLike], exponent: jax.Array, below_2: bool | None) -> jax.Array:
-    def largest() -> jax.Array:
-        magnitudes = jnp.stack(widen(*(jnp.max(jnp.abs(jnp.asarray(g)), initial=0) for g in leaves))).max()
-        # Where neither it nor its reciprocal is subnormal.
-        return jnp.clip(magnitudes, smallest_normal(magnitudes), 1 / (4 * smallest_normal(magnitudes)))
+def relative_eps(eps: ArrayLike, scale: jax.Array) -> jax.Array:
+    """Returns the quotient, or a large number whose reciprocal is not subnormal."""
+    return jnp.minimum(scalar(eps, scale) / scale, 1 / (4 * smallest_normal(scale)))
 
+
+def scale_of(leaves: Sequence[ArrayLike], exponent: jax.Array, below_2: bool | None) -> jax.Array:
+    """Returns 1 for p >= 2. For p < 2 large coordinates overflow, so it is the largest magnitude."""
     one = jnp.ones_like(exponent)
     if below_2 is not None:
-        return largest() if below_2 else one
+        return largest(leaves) if below_2 else one
     # A branch, and no selection: on many devices the largest costs a second round of communication.
-    return jax.lax.cond(exponent > 1, largest, lambda: one)
+    return jax.lax.cond(exponent > 1, lambda: largest(leaves), lambda: one)
+
+
+def largest(leaves: Sequence[ArrayLike]) -> jax.Array:
+    """Returns the largest magnitude, or the nearest number that has a normal reciprocal."""
+    magnitudes = jnp.stack(widen(*(jnp.max(jnp.abs(jnp.asarray(g)), initial=0) for g in leaves))).max()
+    return jnp.clip(magnitudes, smallest_normal(magnitudes), 1 / (4 * smallest_normal(magnitudes)))
 
 
 def sum_of_powers(leaves: Sequence[jax.Array], exponent: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate
 from lpoptax._precision import cast_like, factor
-from lpoptax._scaling import clipped, exponent_of, scaled_power, sum_of_powers
+from lpoptax._scaling import clipped, exponent_of, scale_of, scaled_power, sum_of_powers
 
 
 class ScaleByLpSteepestDescentState(NamedTuple):
@@ -118,7 +118,8 @@ def _steepest_descent(
     leaves: list[ArrayLike], exponent: jax.Array, below_2: bool | None, eps: ArrayLike
 ) -> list[jax.Array]:
     # The step is linear in the scale of the gradient, so it may be taken at another scale.
-    relative, powers, scale = scaled_power(leaves, exponent, eps, below_2)
+    scale = scale_of(leaves, exponent, below_2)
+    relative, powers = scaled_power(leaves, exponent, eps, scale)
     # The norm to the power of rho.
     norm = clipped(sum_of_powers(relative, 1 + exponent)) ** ((1 - exponent) / (1 + exponent))
     return [

@@ -81,6 +81,16 @@ def test_below_p_2_steps_have_unit_rms_at_every_scale(p, scale, dtype, per_leaf)
     np.testing.assert_allclose(step, power / rms(power), rtol=2e-3 if dtype == jnp.float16 else 1e-5)
 
 
+@pytest.mark.parametrize("p", [2.0, 3.0, np.inf])
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e-15, 1e15, 1e37])
+def test_above_p_2_steps_have_unit_rms_at_every_scale(p, scale):
+    g = scale * jnp.array([1.0, -2.0, 0.5])
+    optimizer = lpoptax.lpsgd(1.0, p, normalization="rms")
+    step = np.asarray(optimizer.update(g, optimizer.init(g))[0], np.float64)
+    power = reference.power(np.asarray(g, np.float64), p, 1e-8)
+    np.testing.assert_allclose(step, -power / rms(power), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_in_half_precision_only_the_step_is_rounded(dtype):
     g = jnp.asarray(np.geomspace(1e-4, 1.0, 64), dtype)
