@@ -57,6 +57,7 @@ OPTIMIZERS: dict[str, optax.GradientTransformation] = {
     "AdamW": optax.adamw(**SETTINGS),
     "Lion": optax.lion(**SETTINGS),
     "Muon": optax.contrib.muon(**SETTINGS),
+    "Schedule-Free AdamW": optax.contrib.schedule_free_adamw(**SETTINGS),
     "LPSGDM, p = 3": lpoptax.lpsgdm(p=3.0, **SETTINGS),
     "LPSGDM, p 6 → 2": lpoptax.lpsgdm(p=P, **SETTINGS),
     "LPSGDM, p 6 → 2, unit RMS": lpoptax.lpsgdm(p=P, normalization="rms", **SETTINGS),
