@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from lpoptax._hyperparameters import check_non_negative, check_p, evaluate
 from lpoptax._power import ScaleByLpPowerState, init_count, lp_power
-from lpoptax._precision import cast_like, factor, widen
+from lpoptax._precision import cast_like, factor, smallest_normal, widen
 from lpoptax._scaling import exponent_of, largest, relative_eps, scaled_power, sum_of_squares, times
 from lpoptax._steepest_descent import steepest_descent
 
@@ -140,24 +140,37 @@ def _unit_rms_power(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> opt
     return jax.tree.unflatten(structure, _unit_rms_of_power(leaves, exponent_of(p, leaves)[0], eps))
 
 
-@jax.jit  # Outside a larger program it is one, too.
+@jax.jit  # else a branch in it would be compiled at each call from Python.
 def _unit_rms_of_power(leaves: list[ArrayLike], exponent: jax.Array, eps: ArrayLike) -> list[jax.Array]:
-    size: Any = _size(leaves)
-    # The result does not depend on the scale, nor do derivatives. With the largest magnitude for it no power
-    # and no sum of squares leaves the range of floats, whatever p is.
-    scale = jax.lax.stop_gradient(largest(leaves))
-    # That of the largest coordinate: near 0 where eps is larger than all.
-    most = jnp.exp((jnp.minimum(exponent, 1) - 1) * jnp.log1p(relative_eps(eps, scale)))
+    size, one = _size(leaves), jnp.ones_like(exponent)
 
-    def powers(of: Sequence[ArrayLike]) -> list[jax.Array]:
+    def powers(of: Sequence[ArrayLike], rho: jax.Array, scale: jax.Array, most: jax.Array) -> list[jax.Array]:
         # A quotient: XLA on CPU stores none that is used twice, and computes a product twice.
-        return [u / factor(most, u) for u in scaled_power(of, exponent, eps, scale)[1]]
+        return [u / factor(most, u) for u in scaled_power(of, rho, eps, scale)[1]]
 
-    squares = [jnp.sum(jnp.abs(u) ** 2) for u in powers(leaves)]
-    inverse = _inverse_rms(jnp.stack(widen(*squares)).sum(), size)
+    def total(*of: Any) -> jax.Array:
+        return jnp.stack(widen(*(jnp.sum(jnp.abs(u) ** 2) for u in powers(leaves, *of)))).sum()
+
+    def with_scale() -> tuple[jax.Array, jax.Array, jax.Array]:
+        # The result does not depend on the scale, nor do derivatives. With the largest magnitude for it no
+        # power and no sum of squares leaves the range of floats, whatever p is.
+        scale = jax.lax.stop_gradient(largest(leaves))
+        # That of the largest coordinate: near 0 where eps is larger than all.
+        most = jnp.exp((jnp.minimum(exponent, 1) - 1) * jnp.log1p(relative_eps(eps, scale)))
+        return scale, most, total(exponent, scale, most)
+
+    def in_one_pass() -> tuple[jax.Array, jax.Array, jax.Array]:
+        plain = total(jnp.minimum(exponent, 1), one, one)
+        is_fine = (exponent <= 1) & (plain < jnp.inf)
+        is_fine &= plain > factor(size, plain) * (2**60 * smallest_normal(plain))  # Else squares are lost.
+        return jax.lax.cond(is_fine, lambda: (one, one, plain), with_scale)
+
+    # On CPU looking for the largest first is cheaper than a branch. Accelerators would read all once more.
+    scale, most, squares = jax.lax.platform_dependent(cpu=with_scale, default=in_one_pass)
+    inverse = _inverse_rms(squares, size)
     # Computed twice, but on CPU, where arithmetic costs more than memory: so accelerators store no power.
     leaves_again = jax.lax.platform_dependent(leaves, cpu=lambda of: of, default=jax.lax.optimization_barrier)
-    again = powers(leaves_again)
+    again = powers(leaves_again, exponent, scale, most)
     return [cast_like(u * factor(inverse, u), leaf) for u, leaf in zip(again, leaves, strict=True)]
 
 
