@@ -8,7 +8,7 @@ import pytest
 import lpoptax
 from tests import reference
 
-SCALES = [1e-36, 1e-21, 1.0, 1e37]  # Squares of 1e-21 have few digits.
+SCALES = [1e-36, 1e-21, 1.0, 1e37]
 
 
 @pytest.fixture(params=["tpu", "cuda"], autouse=True)
@@ -66,3 +66,11 @@ def test_derivatives_of_unit_rms_are_finite_at_every_scale(p, scale):
         return optimizer.update(scale * x, optimizer.init(x))[0][0]
 
     assert np.isfinite(jax.grad(of_step)(jnp.array([1.0, -2.0, 0.5]))).all()
+
+
+def test_many_squares_that_are_lost_one_by_one_count():
+    g = np.concatenate([[1e-18], np.full(1000, 3e-20)]).astype(np.float32)
+    optimizer = lpoptax.lpsgd(1.0, 2.0, normalization="rms")
+    step = optimizer.update(jnp.asarray(g), optimizer.init(g))[0]
+    exact = g.astype(float)
+    np.testing.assert_allclose(step, -exact / np.sqrt(np.mean(exact**2)), rtol=1e-5)
