@@ -43,6 +43,11 @@ def test_a_step_moves_no_copy_of_its_state(optimizer, most):
     assert known["bytes moved"] / 4 == pytest.approx(most, abs=0.01)
 
 
+def test_unit_rms_needs_room_for_one_array_of_each_parameter():
+    _, known = step_time.compiled(lpoptax.lpsgdm(RATE, P, normalization="rms"), SHAPES)
+    assert known["temporaries, bytes"] == pytest.approx(4, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "least", "state"),
     [
@@ -61,7 +66,7 @@ def test_what_has_to_be_moved_is_read_and_written_once(optimizer, least, state):
 def test_ratios_are_of_medians_and_the_floor_of_bytes():
     def known(least, compilation=2.0):
         rest = {"flops": np.nan, "state, bytes": 8.0, "compilation, s": compilation}
-        return {"bytes moved": np.nan, "least bytes": least, **rest}
+        return {"bytes moved": np.nan, "least bytes": least, "temporaries, bytes": 0.0, **rest}
 
     def seconds(*milliseconds):
         return [1e-3 * time for time in milliseconds]
@@ -85,7 +90,7 @@ def test_ratios_are_of_medians_and_the_floor_of_bytes():
     assert row["/ SGD with momentum"] == pytest.approx(4)
     assert row["/ memory"] == pytest.approx(20 / 7)  # 28 bytes at 12 in 3 ms
     text = step_time.table(frame.rename_axis("step").reset_index().assign(parameters="any"))
-    assert "| AdamW | 10.0 ± 2.0 | 3 | 1.00 | 2.00 | 1.43 |  | 28.0 |  | 8.0 | 2.0 | 1.00 |" in text
+    assert "| AdamW | 10.0 ± 2.0 | 3 | 1.00 | 2.00 | 1.43 |  | 28.0 | 0.0 |  | 8.0 | 2.0 | 1.00 |" in text
 
 
 def test_the_trees_are_those_of_the_networks():

@@ -9,6 +9,9 @@ AdamW takes part if PyTorch is installed. The memory's speed is that of a x + y 
 
     python -m benchmarks step_time --output benchmarks/results/step_time
 
+A second table is of the same command where glibc's allocator keeps memory, after `export MALLOC_ARENA_MAX=1
+MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=16000000000`, in `benchmarks/results/step_time_memory_kept`.
+
 Result (Python 3.11.7, JAX 0.10.2, PyTorch 2.13.0, 2 CPUs, n = 40; medians, on the arrays of ResNet-50): in
 times of AdamW's step SGD with momentum takes 0.68, LPSGDM with a scheduled p 0.98, STACEY(3,2) 1.44,
 STACEY(3,3) 2.88, Lion 1.90, Muon 15.7, Schatten SGDM 18.1; PyTorch's AdamW 0.73. On the Llama Schatten SGDM
@@ -76,7 +79,7 @@ TREES = {"ResNet-50": ("resnet50", (224, 224, 3), 1000), "Llama, 100 M": ("llama
 MS, LOWER, UPPER = "ms", "lower quartile, ms", "upper quartile, ms"
 DIGITS = {
     0: ["n", "flops"],
-    1: ["bytes moved", "least bytes", "state, bytes", "compilation, s"],
+    1: ["bytes moved", "least bytes", "temporaries, bytes", "state, bytes", "compilation, s"],
     2: ["/ AdamW", "/ SGD with momentum", "/ memory", "compilation / AdamW"],
 }
 EXPLANATION = (
@@ -84,7 +87,9 @@ EXPLANATION = (
     "a second take part in every tenth. `/ memory` is the time over that of a x + y for as many bytes as a "
     "step has to move: to read parameters, state and gradients, and to write parameters and state. It is no "
     "strict bound, as XLA runs a x + y array by array. Bytes and flops are for each parameter; what is moved "
-    "and computed is what the compiler tells, which counts one turn of a loop, as Schatten SGDM has one."
+    "and computed is what the compiler tells, which counts one turn of a loop, as Schatten SGDM has one. XLA "
+    "on CPU asks for the memory of temporaries anew at each step, and the system clears it, unless the "
+    "allocator keeps it."
 )
 
 
@@ -130,9 +135,11 @@ def compiled(optimizer: optax.GradientTransformation, grads: Tree) -> tuple[Step
 
     size = optax.tree.size(grads)
     costs = {name: cost / size for name, cost in (program.cost_analysis() or {}).items()}
+    memory = program.memory_analysis()
     return run, {
         "bytes moved": costs.get("bytes accessed", np.nan),  # as the compiler says, if it does.
         "least bytes": (2 * _bytes(kept) + _bytes(grads)) / size,  # to be read and written.
+        "temporaries, bytes": memory.temp_size_in_bytes / size if memory else np.nan,
         "flops": costs.get("flops", np.nan),
         "state, bytes": _bytes(kept[0][1]) / size,
         "compilation, s": statistics.median(times),
