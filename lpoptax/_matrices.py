@@ -54,10 +54,11 @@ def _merges(side: tuple[int, ...], stack: jax.Array) -> bool:
 
 def axes_of_matrices(updates: optax.Updates, numbers: Any) -> Any:
     """Returns a tree like `updates` of the Axes of leaves that are matrices, and False for the others."""
-    numbers = numbers(updates) if callable(numbers) else numbers
     if numbers is None:
         both = (0,), (1,)
         return jax.tree.map(lambda leaf: jnp.ndim(leaf) == 2 and _axes(leaf, *both), updates)
+    # None from a function is a tree, too: for updates of one leaf, or as a prefix, no matrix.
+    numbers = numbers(updates) if callable(numbers) else numbers
     # What inject_hyperparams makes of a function that it calls as a schedule.
     if isinstance(numbers, jax.Array):
         raise ValueError(

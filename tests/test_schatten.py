@@ -336,6 +336,11 @@ def test_leaves_that_are_masked_pass_through():
     chex.assert_trees_all_close(u["a"], power(g["a"], 3.0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("g", [jnp.ones((3, 4)), {"a": jnp.ones((3, 4))}], ids=["one leaf", "a prefix"])
+def test_a_function_that_finds_no_matrix_is_believed(g):
+    chex.assert_trees_all_equal(power(g, 3.0, weight_dimension_numbers=lambda updates: None), g)
+
+
 def compiled_size(leaves):
     """Returns how many operations, and how many products, an update of equal matrices compiles to."""
     g = [jnp.ones((8, 12)) for _ in range(leaves)]
