@@ -68,13 +68,19 @@ def follow(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname.startswith("notebooks/"):
         source[0] = source[0].replace("](../docs/", "](../")
     else:
-        # A cell of a table must not be as narrow as half a result.
-        source[0] = re.sub(
-            r"(?<=[\d∞]) (±|to|→) (?=[-+\u2212\d])", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", source[0]
-        )
+        parts = re.split(r"(^```(?:python|shell)$.*?^```$)", source[0], flags=re.MULTILINE | re.DOTALL)
+        source[0] = "".join(part if part.startswith("```") else bind(part) for part in parts)
     if docname.startswith("results/"):
         title = docname.removeprefix("results/").removesuffix("/table")
         source[0] = f"---\norphan: true\n---\n\n# Figures: {title}\n\n{source[0]}"
+
+
+def bind(text: str) -> str:
+    """Keeps a result, and p with its value, on one line, also in narrow cells of tables."""
+    space = "\N{NO-BREAK SPACE}"
+    text = re.sub(r"(?<=[\d∞]) (±|to|→) (?=[-+\u2212\d])", rf"{space}\1{space}", text)
+    text = re.sub(r"\bp (=|≥) (?=[\d∞])", rf"p{space}\1{space}", text)
+    return re.sub(r"\bp (?=[\d∞])", f"p{space}", text)
 
 
 def setup(app: Sphinx) -> None:
