@@ -13,14 +13,12 @@ A second table is of the same command where glibc's allocator keeps memory, afte
 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=16000000000`, in `benchmarks/results/step_time_memory_kept`.
 
 Result (Python 3.11.7, JAX 0.10.2, PyTorch 2.13.0, 2 CPUs, n = 40; medians, on the arrays of ResNet-50): in
-times of AdamW's step SGD with momentum takes 0.68, LPSGDM with a scheduled p 0.98, STACEY(3,2) 1.44,
-STACEY(3,3) 2.88, Lion 1.90, Muon 15.7, Schatten SGDM 18.1; PyTorch's AdamW 0.73. On the Llama Schatten SGDM
-takes 1.01 times as long as Muon, in two rounds. LPSGDM moves 24 bytes for each parameter, the compiler
-says, of which 20 are needed, and takes 1.51 times as long as a x + y for these 20. At unit RMS it takes
-2.22: the norm has to be known before a parameter moves, so that all is read again, 48 bytes with those of a
-branch that is hardly ever taken. With state in bfloat16 the CPU takes longer, for AdamW too (1.62), but not
-for Lion. It is compiling that costs: 2.45 times AdamW's time for LPSGDM, 3.00 and 6.50 times for STACEY, as
-a step has 72, 83 and 247 operations for each parameter, AdamW's 15.
+times of AdamW's step SGD with momentum takes 0.65, LPSGDM with a scheduled p 0.87, STACEY(3,2) 1.34,
+STACEY(3,3) 2.73, Lion 1.84, Schedule-Free AdamW 2.27, Muon 16.4, Schatten SGDM 18.9; PyTorch's AdamW 0.66.
+On the Llama Schatten SGDM takes 1.08 times as long as Muon, in two rounds. At unit RMS LPSGDM takes 2.32 and
+with state in bfloat16 1.59, of which the larger part is for the system to clear the memory of temporaries.
+It is compiling that costs: 2.24 times AdamW's time for LPSGDM, 3.05 and 7.21 times for STACEY, as a step has
+64, 75 and 230 operations for each parameter, AdamW's 15.
 """
 
 import statistics

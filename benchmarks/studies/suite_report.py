@@ -37,20 +37,15 @@ EXPLANATION = (
     f"of the best, over factors from 1 to {LIMIT:g}: 1 is best on all. Steps / {REFERENCE}'s is a geometric "
     f"mean over workloads and runs; a target that is never reached counts as {NEVER:g} budgets. Its 95 % "
     "interval is a bootstrap's over workloads and runs. The last scores count steps times what a training "
-    "step costs: they are of the contestants that the study of the time of a step has, from the mean over "
-    f"its networks, where gradients take {CASES['bound by computation']:g} times as long as AdamW's step, or "
-    "as long."
+    "step costs, from the mean over the networks of the study of the time of a step, where gradients take "
+    f"{CASES['bound by computation']:g} times as long as AdamW's step, or as long."
 )
 
 
 def step_costs(contestants: list[Contestant], share: float, times: pd.DataFrame) -> dict[str, float]:
-    """Returns what a training step costs with each contestant that has been timed, relative to AdamW."""
+    """Returns what a training step costs with each contestant, relative to AdamW."""
     ratios = np.exp(np.log(times.set_index("step")["/ AdamW"]).groupby("step").mean())
-    return {
-        one.name: cost_of_step(float(ratios[one.timed_as]), share)
-        for one in contestants
-        if one.timed_as in ratios
-    }
+    return {one.name: cost_of_step(float(ratios[one.timed_as]), share) for one in contestants}
 
 
 def state_bytes(suite: Suite, contestant: Contestant) -> float:
@@ -81,9 +76,8 @@ def summary(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
     )
     measured = pd.read_csv(STEP_TIMES)
     for case, share in CASES.items():
-        costs = step_costs(list(suite.contestants), share, measured)
-        scores = integral(times[[*costs]] * pd.Series(costs))
-        table[f"score, {case}"] = scores.map("{:.2f}".format).reindex(times.columns, fill_value="not timed")
+        costs = pd.Series(step_costs(list(suite.contestants), share, measured))
+        table[f"score, {case}"] = integral(times * costs).map("{:.2f}".format)
     names = {one.name: one for one in suite.contestants}
     table["state, bytes"] = [f"{state_bytes(suite, names[name]):.1f}" for name in times.columns]
     ranked = table.sort_values("score", ascending=False, kind="stable")
