@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lpoptax._precision import largest_finite
+
 _BITS_OF_SQRT_HALF, _FRACTION_BITS = 0x3F3504F3, 23
 # In a sum with 1.5 * 2^23 + 127 the last bits are those of 2^n.
 _SHIFT = 1.5 * 2**23 + 127
@@ -28,9 +30,9 @@ _GROWTH_FROM_0_TO_1 = (0.69315131, 0.24016445, 0.05579992, 0.00901702, 0.0018671
 def power_factors(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns two finite factors of x^exponent, for x that are positive and normal."""
     if x.dtype != jnp.float32:
-        root = jnp.minimum(x ** (exponent / 2), jnp.finfo(x.dtype).max)  # type: ignore[no-untyped-call]
+        root = jnp.minimum(x ** (exponent / 2), largest_finite(x))
         return root, root
-    # Beyond 2^19 the polynomial would overflow. No x but 1 has such a power in the range of floats.
+    # Beyond 2^19, which is p - 1 < 2e-6, the polynomial would overflow.
     exponent = jnp.where(exponent > 2**19, 2**19, exponent)
     k, m = _split(x)
     # With twelve bits of the exponent the product with k has no more than a float holds.
@@ -88,7 +90,6 @@ def _log2_1p(s: jax.Array) -> jax.Array:
 
 
 def _exp2_and_growth(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # XLA would store an exponential that is used twice.
     x = _clip(x, -126, 128)
     n = _nearest(x)
     growth = _exp2_m1_near_0(x - n)

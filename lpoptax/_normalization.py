@@ -135,7 +135,7 @@ def lp_direction(
 
 def _unit_rms_power(updates: optax.Updates, p: ArrayLike, eps: ArrayLike) -> optax.Updates:
     leaves, structure = jax.tree.flatten(updates)
-    if sum(jnp.size(leaf) for leaf in leaves) == 0:
+    if _size(leaves) == 0:
         return updates
     return jax.tree.unflatten(structure, _unit_rms_of_power(leaves, exponent_of(p, leaves)[0], eps))
 
@@ -152,8 +152,8 @@ def _unit_rms_of_power(leaves: list[ArrayLike], exponent: jax.Array, eps: ArrayL
         return jnp.stack(widen(*(jnp.sum(jnp.abs(u) ** 2) for u in powers(leaves, *of)))).sum()
 
     def with_scale() -> tuple[jax.Array, jax.Array, jax.Array]:
-        # The result does not depend on the scale, nor do derivatives. With the largest magnitude for it no
-        # power and no sum of squares leaves the range of floats, whatever p is.
+        # The result does not depend on the scale, nor do derivatives. With the largest magnitude for it
+        # powers and sums of squares stay in the range of floats, whatever p is.
         scale = jax.lax.stop_gradient(largest(leaves))
         # That of the largest coordinate: near 0 where eps is larger than all.
         most = jnp.exp((jnp.minimum(exponent, 1) - 1) * jnp.log1p(relative_eps(eps, scale)))
@@ -163,7 +163,9 @@ def _unit_rms_of_power(leaves: list[ArrayLike], exponent: jax.Array, eps: ArrayL
         plain = total(jnp.minimum(exponent, 1), one, one)
         is_fine = (exponent <= 1) & (plain < jnp.inf)
         is_fine &= plain > factor(size, plain) * (2**60 * smallest_normal(plain))  # Else squares are lost.
-        return jax.lax.cond(is_fine, lambda: (one, one, plain), with_scale)
+        # In shard_map it is of this device, as the scale in the other branch is.
+        here = jnp.where(is_fine, one, one)
+        return jax.lax.cond(is_fine, lambda: (here, here, plain), with_scale)
 
     # On CPU looking for the largest first is cheaper than a branch. Accelerators would read all once more.
     scale, most, squares = jax.lax.platform_dependent(cpu=with_scale, default=in_one_pass)

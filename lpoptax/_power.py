@@ -41,8 +41,9 @@ def lp_power(x: ArrayLike, p: ArrayLike, eps: ArrayLike = 1e-8) -> jax.Array:
 
     The map is computed in at least float32 and returned in the dtype of ``x``. In float32 the
     relative error is below 3e-6 over all normal numbers, and below 1e-6 for :math:`|x|` from 1e-8 to
-    100, if p is at least 2; for smaller p it is below 7e-6 + 1e-7/(p-1). Most of it is the
-    rounding of the exponent. No finite real ``x`` gives nan, an infinite one does unless p = 2;
+    100, if p is at least 2; for smaller p it is below 7e-6 + 1e-7/(p-1), and p - 1 counts as
+    2e-6 if it is less. Most of it is the rounding of the exponent. No finite real ``x`` gives nan,
+    an infinite one does unless p = 2;
     for p < 2 the result overflows to infinity where the exact value does. Subnormal magnitudes
     may be flushed to zero, as XLA does on CPU. The map is differentiable in ``x``, ``p`` and
     ``eps``; with ``eps = 0`` the slope at zero is that of the chord to the smallest normal

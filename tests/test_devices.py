@@ -390,3 +390,17 @@ def test_two_processes_that_are_killed_end_as_if_they_had_not_been(tmp_path):
         process.wait()
     assert not (folder / f"{8 * 15}").exists(), "killed too late to show anything"
     chex.assert_trees_all_equal(finish_two(*start_two("perceptron", "sgdm", tmp_path, folder)), undisturbed)
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0, lpoptax.cosine_p_schedule(6.0, 9)])
+def test_in_shard_map_each_device_normalizes_what_it_has(p):
+    optimizer = lpoptax.lpsgd(1.0, p, normalization="rms")
+    spec = PartitionSpec("devices")
+
+    def update(g):
+        return optimizer.update(g, optimizer.init(g))[0]
+
+    shards = jnp.arange(1.0, 17.0).reshape(8, 2)
+    found = jax.jit(jax.shard_map(update, mesh=mesh_of_eight(), in_specs=spec, out_specs=spec))(shards)
+    for step, shard in zip(found, shards, strict=True):
+        np.testing.assert_allclose(step, update(shard), rtol=1e-6)

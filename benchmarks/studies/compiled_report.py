@@ -96,7 +96,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
         axes.grid(axis="y", alpha=0.3)
         axes.set(xscale="log", xlabel=f"{label} / AdamW's", ylabel="")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     handles, labels = panels[-1].get_legend_handles_labels()
