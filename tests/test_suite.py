@@ -89,7 +89,7 @@ def test_a_network_answers_what_its_data_ask(workload):
 
 
 # What compiles within a few seconds is enough for the fast tests.
-QUICKLY = ("autoencoder", "mlp512")
+QUICKLY = ("autoencoder", "mlp256")
 each_workload = pytest.mark.parametrize(
     "workload",
     [
@@ -404,6 +404,21 @@ def test_the_cost_of_a_step_counts_less_the_longer_gradients_take():
 def test_the_state_is_measured_in_bytes_for_each_parameter():
     found = {name: suite_report.state_bytes(FULL, BY_NAME[name]) for name in ("AdamW", "Lion")}
     assert found == pytest.approx({"AdamW": 8, "Lion": 4}, abs=0.01)
+
+
+def test_a_pair_is_compared_by_its_steps_and_by_the_results_of_each_workload():
+    first, second = (workload.name for workload in QUICK.workloads)
+    lpsgdm = "LPSGDM at unit RMS, p 12 → 2"
+    results = {(first, "AdamW"): 0.5, (first, lpsgdm): 0.7, (second, "AdamW"): 0.6, (second, lpsgdm): 0.5}
+    rows = [
+        {"workload": workload, "contestant": name, "time": 0.5 if name == "AdamW" else 0.25, "result": result}
+        for (workload, name), result in results.items()
+        for _ in range(2)
+    ]
+    found = suite_report.differences_table(QUICK, pd.DataFrame(rows))
+    # Of the pairs only this one is there; without a spread the intervals are points.
+    row = [f"{lpsgdm} − AdamW", "0.50 (0.50 to 0.50)", "+20.00 to +20.00", "-10.00 to -10.00"]
+    assert found.to_numpy().tolist() == [row]
 
 
 # The whole.

@@ -45,9 +45,9 @@ MODELS = {
     "llama_tiny": Model(partial(Llama, Size(layers=2, width=64, heads=4, hidden=172)), "sequences"),
     "lstm_small": Model(partial(LSTM, 64, 128), "sequences"),
     "vit_small": Model(partial(VisionTransformer, 2, 32, 2)),
-    "autoencoder": Model(partial(Autoencoder, (512, 256, 128, 30)), "images to reconstruct"),
+    "autoencoder": Model(partial(Autoencoder, (256, 128, 64, 30)), "images to reconstruct"),
     "unet_small": Model(partial(UNet, 12), "images to denoise"),
-    "mlp512": Model(partial(Perceptron, (512, 512)), "rows"),
+    "mlp256": Model(partial(Perceptron, (256, 256)), "rows"),
     "signal_network": Model(partial(of_matrix_products, SignalNetwork, 25), "signals"),
     "llama100m": Model(partial(Llama, Size(layers=12, width=640, heads=10, hidden=1708)), "sequences"),
 }

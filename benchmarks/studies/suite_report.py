@@ -1,5 +1,6 @@
 """The page and the figures of the suite."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -23,7 +24,7 @@ from benchmarks.reporting.profiles import (
     profile,
     ratio_to,
 )
-from benchmarks.reporting.statistics import mean_std, measure_of
+from benchmarks.reporting.statistics import Measure, difference, mean_std, measure_of
 from benchmarks.reporting.tables import table_of
 from benchmarks.studies.suite_targets import Suite
 
@@ -32,6 +33,14 @@ STEP_TIMES = Path(benchmarks.__file__).parent / "results" / "step_time" / "step_
 CASES = {"bound by computation": 50.0, "bound by memory": 1.0}
 REFERENCE = "AdamW"
 OURS = "LPSGDM|STACEY|Schatten"
+# Pairs that differ in p, in how it is annealed, or in whose step it is.
+PAIRS = (
+    ("Schatten SGDM, p ∞", "Muon"),
+    ("Schatten SGDM, p 12", "Schatten SGDM, p ∞"),
+    ("Schatten SGDM, p 12 → 2", "Schatten SGDM, p 12"),
+    ("Schatten SGDM, p 12 → 2", "Schatten SGDM, p ∞"),
+    ("LPSGDM at unit RMS, p 12 → 2", "AdamW"),
+)
 EXPLANATION = (
     f"The score is the mean of the profile, the share of workloads whose target is reached within a factor "
     f"of the best, over factors from 1 to {LIMIT:g}: 1 is best on all. Steps / {REFERENCE}'s is a geometric "
@@ -92,16 +101,34 @@ def times_table(tested: pd.DataFrame) -> pd.DataFrame:
 
 def results_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each contestant: how its runs ended, by workload."""
-    found = {}
+    found = {
+        heading: {name: mean_std(values, measure.spec) for name, values in results.items()}
+        for heading, measure, results in results_by_workload(suite, tested)
+    }
+    return pd.DataFrame(found).rename_axis("optimizer").reset_index()
+
+
+def differences_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each pair: its ratio of steps, and the difference of its results by workload."""
+    there = [pair for pair in PAIRS if set(pair) <= set(tested.contestant)]
+    found: dict[str, list[str]] = {"pair": [f"{name} − {other}" for name, other in there]}
+    ratios = [ratio_to(tested, other).loc[name] for name, other in there]
+    found["steps"] = [f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})" for row in ratios]
+    for heading, measure, results in results_by_workload(suite, tested):
+        found[heading] = [difference(measure, results[name], results[other]) for name, other in there]
+    return pd.DataFrame(found)
+
+
+def results_by_workload(
+    suite: Suite, tested: pd.DataFrame
+) -> Iterator[tuple[str, Measure, dict[str, np.ndarray]]]:
+    """Yields a heading for each workload, what it is judged by, and the last results by contestant."""
     for workload in suite.workloads:
         measure = measure_of(workload.dataset)
         per_cent = 100 if measure.unit else 1
         there = tested[tested.workload == workload.name].groupby("contestant", sort=False).result
         heading = f"{workload.name}: {measure.name}{measure.unit.replace(' ', ', ')}"
-        found[heading] = {
-            name: mean_std(per_cent * values.to_numpy(), measure.spec) for name, values in there
-        }
-    return pd.DataFrame(found).rename_axis("optimizer").reset_index()
+        yield heading, measure, {str(name): per_cent * values.to_numpy() for name, values in there}
 
 
 def never(tested: pd.DataFrame) -> str:
@@ -148,6 +175,10 @@ def page(suite: Suite, targets: pd.DataFrame, tested: pd.DataFrame) -> str:
             "## Results at the end, without tuning",
             table_of(results_table(suite, untuned)),
             f"On test data, mean ± standard deviation over {len(suite.seeds)} seeds.",
+            "## What p and annealing are worth, without tuning",
+            table_of(differences_table(suite, untuned)),
+            "Steps are ratios, with the intervals from above; the others are the 95 % intervals of Welch of "
+            "the first's result less the second's, not corrected for their number.",
             "## Targets",
             table_of(targets.reset_index()),
         ]
