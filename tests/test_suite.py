@@ -358,6 +358,8 @@ def test_the_ratio_is_a_geometric_mean_with_an_interval_around_it():
     assert found.loc["A", "low"] == pytest.approx(0.25 ** (3 / 4) * profiles.NEVER ** (1 / 4))
     # The upper end: each workload once, and of the second only the run that never ends.
     assert found.loc["A", "high"] == pytest.approx(math.sqrt(2 * profiles.NEVER))
+    # As one budget it counts less.
+    assert ratio_to(runs, "AdamW", never=1).loc["A", "ratio"] == pytest.approx(math.sqrt(2 * math.sqrt(0.25)))
 
 
 def test_the_best_trial_is_the_fastest_and_among_equals_has_the_best_results():
@@ -417,7 +419,7 @@ def test_a_pair_is_compared_by_its_steps_and_by_the_results_of_each_workload():
     ]
     found = suite_report.differences_table(QUICK, pd.DataFrame(rows))
     # Of the pairs only this one is there; without a spread the intervals are points.
-    row = [f"{lpsgdm} − AdamW", "0.50 (0.50 to 0.50)", "+20.00 to +20.00", "-10.00 to -10.00"]
+    row = [f"{lpsgdm} against AdamW", "0.50 (0.50 to 0.50)", "+20.00 to +20.00", "-10.00 to -10.00"]
     assert found.to_numpy().tolist() == [row]
 
 

@@ -33,9 +33,9 @@ def integral(times: pd.DataFrame) -> pd.Series:
     return ((LIMIT - to_best(times)).clip(lower=0) / (LIMIT - 1)).mean()
 
 
-def logarithms(times: np.ndarray) -> np.ndarray:
+def logarithms(times: np.ndarray, never: float = NEVER) -> np.ndarray:
     """Returns logarithms of times in budgets; where the target is never reached, that of some budgets."""
-    return np.log(np.where(np.isfinite(times), times, NEVER))
+    return np.log(np.where(np.isfinite(times), times, never))
 
 
 def median_of(times: pd.DataFrame) -> pd.DataFrame:
@@ -44,12 +44,12 @@ def median_of(times: pd.DataFrame) -> pd.DataFrame:
     return found.unstack("contestant", sort=False)
 
 
-def ratio_to(times: pd.DataFrame, reference: str) -> pd.DataFrame:
+def ratio_to(times: pd.DataFrame, reference: str, never: float = NEVER) -> pd.DataFrame:
     """Returns the geometric mean of each contestant's times over the reference's, and a 95 % interval.
 
     The interval is that of a bootstrap which draws workloads, and in each of them runs.
     """
-    logs = times.assign(log=logarithms(times.time.to_numpy()))
+    logs = times.assign(log=logarithms(times.time.to_numpy(), never))
     contestants = list(dict.fromkeys(logs.contestant))
     # By workload, run and contestant.
     by_workload = [
