@@ -1,6 +1,6 @@
 """Times to a target, and what they say of contestants over workloads: performance profiles and ratios."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,23 +45,39 @@ def median_of(times: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratio_to(times: pd.DataFrame, reference: str, never: float = NEVER) -> pd.DataFrame:
-    """Returns the geometric mean of each contestant's times over the reference's, and a 95 % interval.
-
-    The interval is that of a bootstrap which draws workloads, and in each of them runs.
-    """
-    logs = times.assign(log=logarithms(times.time.to_numpy(), never))
-    contestants = list(dict.fromkeys(logs.contestant))
-    # By workload, run and contestant.
-    by_workload = [
-        np.array([list(group.log[group.contestant == name]) for name in contestants]).T
-        for _, group in logs.groupby("workload", sort=False)
-    ]
+    """Returns the geometric mean of each contestant's times over the reference's, and a 95 % interval."""
+    contestants = list(dict.fromkeys(times.contestant))
     index = contestants.index(reference)
 
     def ratios(chosen: Sequence[np.ndarray]) -> np.ndarray:
-        means = np.mean([runs.mean(axis=0) for runs in chosen], axis=0)
+        means = np.mean([logarithms(runs, never).mean(axis=0) for runs in chosen], axis=0)
         return np.exp(means - means[index])
 
+    return _with_interval(ratios, times)
+
+
+def score(times: pd.DataFrame, less: str | None = None) -> pd.DataFrame:
+    """Returns each contestant's integral, or by how much it exceeds another's, and a 95 % interval."""
+    contestants = list(dict.fromkeys(times.contestant))
+
+    def scores(chosen: Sequence[np.ndarray]) -> np.ndarray:
+        medians = pd.DataFrame([np.median(runs, axis=0) for runs in chosen], columns=contestants)
+        found = integral(medians)
+        return (found - found[less] if less else found).to_numpy()
+
+    return _with_interval(scores, times)
+
+
+def _with_interval(
+    statistic: Callable[[Sequence[np.ndarray]], np.ndarray], times: pd.DataFrame
+) -> pd.DataFrame:
+    """Returns a figure of each contestant with the interval of a bootstrap over workloads and their runs."""
+    contestants = list(dict.fromkeys(times.contestant))
+    # By workload, run and contestant.
+    by_workload = [
+        np.array([list(group.time[group.contestant == name]) for name in contestants]).T
+        for _, group in times.groupby("workload", sort=False)
+    ]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES):
@@ -69,9 +85,9 @@ def ratio_to(times: pd.DataFrame, reference: str, never: float = NEVER) -> pd.Da
         # Each contestant's runs are drawn by themselves: runs of one seed have nothing in common.
         places = [rng.integers(len(runs), size=runs.shape) for runs in picked]
         resampled = [np.take_along_axis(runs, at, axis=0) for runs, at in zip(picked, places, strict=True)]
-        drawn.append(ratios(resampled))
+        drawn.append(statistic(resampled))
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    return pd.DataFrame({"ratio": ratios(by_workload), "low": low, "high": high}, contestants)
+    return pd.DataFrame({"value": statistic(by_workload), "low": low, "high": high}, contestants)
 
 
 def best_trial(times: pd.DataFrame, ranks: pd.DataFrame) -> int:
@@ -79,6 +95,7 @@ def best_trial(times: pd.DataFrame, ranks: pd.DataFrame) -> int:
 
     Both are tables by trial and workload; times are in budgets, ranks those of the last result.
     """
+    # Rounded, so that sums in another order are equal still.
     logs = pd.Series(logarithms(times.to_numpy()).mean(axis=1), times.index).round(12)
     order = pd.DataFrame({"time": logs, "rank": ranks.mean(axis=1)})
     return int(order.sort_values(["time", "rank"], kind="stable").index[0])

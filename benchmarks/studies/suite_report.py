@@ -1,7 +1,10 @@
 """The page and the figures of the suite."""
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +15,7 @@ from matplotlib.figure import Figure
 
 import benchmarks
 from benchmarks.config.schedules import build_optimizer
-from benchmarks.config.suite import Cell, Contestant, settings_of
+from benchmarks.config.suite import Cell, Contestant, points, settings_of
 from benchmarks.models.registry import build_model
 from benchmarks.reporting.figures import COLORS
 from benchmarks.reporting.profiles import (
@@ -23,6 +26,7 @@ from benchmarks.reporting.profiles import (
     median_of,
     profile,
     ratio_to,
+    score,
 )
 from benchmarks.reporting.statistics import Measure, difference, mean_std, measure_of
 from benchmarks.reporting.tables import table_of
@@ -33,7 +37,8 @@ STEP_TIMES = Path(benchmarks.__file__).parent / "results" / "step_time" / "step_
 CASES = {"bound by computation": 50.0, "bound by memory": 1.0}
 REFERENCE = "AdamW"
 DRAWN = {"AdamW": "--", "Muon": ":"}  # whose profiles are named beside ours.
-OURS = "LPSGDM|STACEY|Schatten"
+OURS = re.compile("LPSGDM|STACEY|Schatten")
+RUNS = {"No tuning": "seeds", "Tuned": "studies"}
 # Pairs that differ in p, in how it is annealed, or in whose step it is.
 PAIRS = (
     ("Schatten SGDM, p ∞", "Muon"),
@@ -45,26 +50,28 @@ PAIRS = (
 EXPLANATION = (
     "The score is the mean of the profile, the share of workloads whose target is reached within a factor "
     f"of the best, over factors from 1 to {LIMIT:g}: 1 is best on all. Steps / {REFERENCE}'s is a geometric "
-    f"mean over workloads and runs; a target that is never reached counts as {NEVER:g} budgets, and in the "
-    "next column as one, the least that it can be. The 95 % intervals are a bootstrap's over workloads and "
-    "runs. The last scores count steps times what a training step costs, from the mean over the networks of "
-    "the study of the time of a step, where gradients take "
-    f"{CASES['bound by computation']:g} times as long as AdamW's step, or as long. The state is that of a "
-    "parameter of the first workload; Muon's is larger where embeddings are many, to which it applies AdamW."
+    "mean over workloads and runs; a target that is never reached counts as one budget, the least that it "
+    f"can be, and in the next column as {NEVER:g}. Intervals of 95 % are a bootstrap's over workloads and "
+    "runs; they take the choice of a trial as given. The state is in bytes for each parameter of a "
+    "ResNet-8; Muon's is larger where embeddings are many, to which it applies AdamW."
+)
+EXPLANATION_OF_COSTS = (
+    "Scores that count steps times what a training step costs with the optimizer, by the study of the time "
+    "of a step: on the parameters of its two networks, where gradients take "
+    f"{CASES['bound by computation']:g} times as long as AdamW's step, or as long."
 )
 
 
 def step_costs(contestants: list[Contestant], share: float, times: pd.DataFrame) -> dict[str, float]:
-    """Returns what a training step costs with each contestant, relative to AdamW."""
-    ratios = np.exp(np.log(times.set_index("step")["/ AdamW"]).groupby("step").mean())
-    return {one.name: cost_of_step(float(ratios[one.timed_as]), share) for one in contestants}
+    """Returns what a training step costs with each contestant, over AdamW's; nan where nothing was timed."""
+    ratios = times.set_index("step")["/ AdamW"]
+    return {one.name: cost_of_step(ratios.get(one.timed_as, np.nan), share) for one in contestants}
 
 
-def state_bytes(suite: Suite, contestant: Contestant) -> float:
-    """Returns the bytes of an optimizer's state for each parameter of the first workload's network."""
-    workload = suite.workloads[0]
-    settings = settings_of(Cell(workload, contestant, 0, 0, "test"))
-    network = nnx.eval_shape(lambda: build_model(workload.model, (14, 14, 1), 10))
+def state_bytes(contestant: Contestant, suite: Suite) -> float:
+    """Returns the bytes of an optimizer's state for each parameter of a ResNet-8."""
+    settings = settings_of(Cell(suite.workloads[0], contestant, 0, 0, "test"))
+    network = nnx.eval_shape(lambda: build_model("resnet8", (14, 14, 1), 10))
     params = nnx.state(network, nnx.Param)
     state = jax.eval_shape(build_optimizer(settings, 1).init, params)
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)]
@@ -74,28 +81,37 @@ def state_bytes(suite: Suite, contestant: Contestant) -> float:
 def summary(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each contestant, the best first: what it is worth in a track."""
     times = median_of(tested)
-    ratios, careful = ratio_to(tested, REFERENCE), ratio_to(tested, REFERENCE, never=1)
-    table = pd.DataFrame(
+    scores = score(tested).sort_values("value", ascending=False, kind="stable")
+    names = list(scores.index)
+    reached = np.isfinite(tested.time).groupby(tested.contestant)
+    contestants = {one.name: one for one in suite.contestants}
+    return pd.DataFrame(
         {
-            "optimizer": times.columns,
-            "score": integral(times),
-            "targets reached": np.isfinite(times).sum().map(f"{{}} of {len(times)}".format),
-            f"steps / {REFERENCE}'s": _with_intervals(ratios.loc[times.columns]),
-            "the same, never = 1 budget": _with_intervals(careful.loc[times.columns]),
+            "optimizer": names,
+            "score": _with_intervals(scores),
+            "targets reached": [f"{np.isfinite(times[name]).sum()} of {len(times)}" for name in names],
+            "by runs": [f"{reached.sum()[name]} of {reached.size()[name]}" for name in names],
+            f"steps / {REFERENCE}'s": _with_intervals(ratio_to(tested, REFERENCE, never=1).loc[names]),
+            f"never = {NEVER:g} budgets": _with_intervals(ratio_to(tested, REFERENCE).loc[names]),
+            "state": [f"{state_bytes(contestants[name], suite):.1f}" for name in names],
         }
     )
-    measured = pd.read_csv(STEP_TIMES)
-    for case, share in CASES.items():
-        costs = pd.Series(step_costs(list(suite.contestants), share, measured))
-        table[f"score, {case}"] = integral(times * costs).map("{:.2f}".format)
-    names = {one.name: one for one in suite.contestants}
-    table["state, bytes"] = [f"{state_bytes(suite, names[name]):.1f}" for name in times.columns]
-    ranked = table.sort_values("score", ascending=False, kind="stable")
-    return ranked.assign(score=ranked.score.map("{:.2f}".format))
 
 
-def _with_intervals(ratios: pd.DataFrame) -> list[str]:
-    return [f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})" for row in ratios.itertuples()]
+def _with_intervals(values: pd.DataFrame) -> list[str]:
+    return [f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})" for row in values.itertuples()]
+
+
+def costs_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each contestant: its scores if steps count with what they cost."""
+    times, found = median_of(tested), {}
+    for parameters, measured in pd.read_csv(STEP_TIMES).groupby("parameters", sort=False):
+        for case, share in CASES.items():
+            costs = pd.Series(step_costs(list(suite.contestants), share, measured))
+            # What nobody timed takes no part.
+            scores = integral(times[costs.dropna().index] * costs.dropna())
+            found[f"{parameters}, {case}"] = scores.reindex(times.columns).map("{:.2f}".format)
+    return pd.DataFrame(found).rename_axis("optimizer").reset_index()
 
 
 def times_table(tested: pd.DataFrame) -> pd.DataFrame:
@@ -104,10 +120,35 @@ def times_table(tested: pd.DataFrame) -> pd.DataFrame:
     return cells.reset_index()
 
 
+def chosen_table(tested: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each contestant: its learning rate and weight decay by workload, of one track."""
+    first = tested.groupby(["contestant", "workload"], sort=False)[["learning_rate", "weight_decay"]].first()
+    text = first.learning_rate.map("{:.3g}".format) + ", " + first.weight_decay.map("{:.2g}".format)
+    return text.unstack("workload", sort=False).rename_axis("optimizer").reset_index()
+
+
+def places_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each contestant: where in its space the rate of its best trial lies, by workload."""
+    best = trials.loc[trials.groupby(["contestant", "workload"], sort=False).loss.idxmin()]
+    places = points(trials.trial.max() + 1)[best.trial, 0]
+    # Where all diverged none is best.
+    text = [
+        f"{place:.2f}" if finite else "-" for place, finite in zip(places, best.loss < np.inf, strict=True)
+    ]
+    cells = best.assign(place=text).pivot(index="contestant", columns="workload", values="place")
+    order = cells.reindex(index=trials.contestant.unique(), columns=trials.workload.unique())
+    return order.rename_axis("optimizer").reset_index()
+
+
 def results_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each contestant: how its runs ended, by workload."""
+
+    def text(values: np.ndarray, measure: Measure) -> str:
+        lost = int((~np.isfinite(values)).sum())
+        return f"diverged, {lost} of {len(values)}" if lost else mean_std(values, measure.spec)
+
     found = {
-        heading: {name: mean_std(values, measure.spec) for name, values in results.items()}
+        heading: {name: text(values, measure) for name, values in results.items()}
         for heading, measure, results in results_by_workload(suite, tested)
     }
     return pd.DataFrame(found).rename_axis("optimizer").reset_index()
@@ -116,8 +157,11 @@ def results_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
 def differences_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each pair: its ratio of steps, and the difference of its results by workload."""
     there = [pair for pair in PAIRS if set(pair) <= set(tested.contestant)]
+    pairs = [(tested[tested.contestant.isin(pair)], *pair) for pair in there]
     found: dict[str, list[str]] = {"pair": [f"{name} against {other}" for name, other in there]}
-    found["steps"] = [_with_intervals(ratio_to(tested, b).loc[[a]])[0] for a, b in there]
+    found["score"] = [_with_intervals(score(of_pair, other).loc[[name]])[0] for of_pair, name, other in pairs]
+    ratios = [ratio_to(of_pair, other, never=1).loc[[name]] for of_pair, name, other in pairs]
+    found["steps"] = [_with_intervals(ratio)[0] for ratio in ratios]
     for heading, measure, results in results_by_workload(suite, tested):
         found[heading] = [difference(measure, results[name], results[other]) for name, other in there]
     return pd.DataFrame(found)
@@ -135,6 +179,20 @@ def results_by_workload(
         yield heading, measure, {str(name): per_cent * values.to_numpy() for name, values in there}
 
 
+def trial_by_trial(suite: Suite, trials: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each pair with one search space: in how many trials its first ends better."""
+    spaces = {one.name: one[3:5] for one in suite.contestants}
+    losses = trials.pivot(index=["workload", "trial"], columns="contestant", values="loss")
+    pairs = [pair for pair in PAIRS if set(pair) <= set(spaces) and spaces[pair[0]] == spaces[pair[1]]]
+    rows = []
+    for name, other in pairs:
+        better = (losses[name] < losses[other]).groupby("workload", sort=False)
+        counts = dict(zip(better.groups, map("{} of {}".format, better.sum(), better.size()), strict=True))
+        row = {"pair": f"{name} against {other}", "all": f"{better.sum().sum()} of {better.size().sum()}"}
+        rows.append(row | {workload.name: counts[workload.name] for workload in suite.workloads})
+    return pd.DataFrame(rows)
+
+
 def never(tested: pd.DataFrame) -> str:
     """Says which contestants miss which targets."""
     times = median_of(tested)
@@ -149,7 +207,7 @@ def never(tested: pd.DataFrame) -> str:
 def verdict(tested: pd.DataFrame) -> str:
     """Says who leads, and where the best of ours stands."""
     scores = integral(median_of(tested)).sort_values(ascending=False, kind="stable")
-    ours = scores[scores.index.str.contains(OURS)]
+    ours = scores[[name for name in scores.index if OURS.search(name)]]
     place = 1 + int((scores > ours.iloc[0]).sum())
     return (
         f"First is {scores.index[0]} with a score of {scores.iloc[0]:.2f}; the best of ours is "
@@ -157,36 +215,48 @@ def verdict(tested: pd.DataFrame) -> str:
     )
 
 
-def page(suite: Suite, targets: pd.DataFrame, tested: pd.DataFrame) -> str:
+def page(suite: Suite, targets: pd.DataFrame, trials: pd.DataFrame, tested: pd.DataFrame) -> str:
     """Returns the answers as Markdown."""
-    parts = []
-    for track, there in tested.groupby("track", sort=False):
-        count = len(suite.seeds) if track == "No tuning" else len(suite.study_seeds)
-        runs = "seeds" if track == "No tuning" else "studies"
-        parts += [
-            f"## {track}",
-            verdict(there),
-            table_of(summary(suite, there)),
-            f"Median time to the target over {count} {runs}, in per cent of the budget:",
-            table_of(times_table(there)),
-            never(there),
-        ]
     untuned = tested[tested.track == "No tuning"]
-    return "\n\n".join(
-        [
-            *parts,
-            EXPLANATION,
-            "## Results at the end, without tuning",
-            table_of(results_table(suite, untuned)),
-            f"On test data, mean ± standard deviation over {len(suite.seeds)} seeds.",
-            "## What p and annealing are worth, without tuning",
-            table_of(differences_table(suite, untuned)),
-            "Steps are ratios, with the intervals from above; the others are the 95 % intervals of Welch of "
-            "the first's result less the second's, not corrected for their number.",
-            "## Targets",
-            table_of(targets.reset_index()),
-        ]
-    )
+    tracks = [_of_track(suite, there, str(track)) for track, there in tested.groupby("track")]
+    parts = [
+        *itertools.chain(*tracks),
+        EXPLANATION,
+        "## With the cost of a step, without tuning",
+        table_of(costs_table(suite, untuned)),
+        EXPLANATION_OF_COSTS,
+        "## Results at the end, without tuning",
+        table_of(results_table(suite, untuned)),
+        f"On test data, mean ± standard deviation over {len(suite.seeds)} seeds.",
+        "## What p and annealing are worth, without tuning",
+        table_of(differences_table(suite, untuned)),
+        "By how much the first's score exceeds the second's if there were no others, and the ratio of their "
+        "steps, both with bootstrap intervals as above; then the 95 % intervals of Welch of the first's "
+        "result less the second's, not corrected for their number: these compare two chosen trials, each "
+        "with its rate and decay.",
+        "Trials on validation data, at the same rate and decay, in which the first ended better:",
+        table_of(trial_by_trial(suite, trials)),
+        "## What was chosen without tuning: learning rate, weight decay",
+        table_of(chosen_table(untuned)),
+        "Where in its space the learning rate of each contestant's best trial lies, by its last result on "
+        "validation data (0 is the lowest, 1 the highest):",
+        table_of(places_table(trials)),
+        "## Targets",
+        table_of(targets.reset_index()),
+    ]
+    return "\n\n".join(parts)
+
+
+def _of_track(suite: Suite, there: pd.DataFrame, track: str) -> list[str]:
+    count = there.groupby(["workload", "contestant"]).size().max()
+    return [
+        f"## {track}",
+        verdict(there),
+        table_of(summary(suite, there)),
+        f"Median time to the target over {count} {RUNS[track]}, in per cent of the budget:",
+        table_of(times_table(there)),
+        never(there),
+    ]
 
 
 def draw(tested: pd.DataFrame, track: str) -> Figure:
@@ -195,33 +265,39 @@ def draw(tested: pd.DataFrame, track: str) -> Figure:
     scores = integral(times).sort_values(ascending=False, kind="stable")
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    _draw_profiles(left, times[scores.index])
+    _draw_times(right, times, scores)
+    figure.suptitle(track)
+    return figure
+
+
+def _draw_profiles(axes: Any, times: pd.DataFrame) -> None:
     factors = np.geomspace(1, LIMIT, 400)
     shares = profile(times, factors)
-    colors = iter(COLORS)
-    for name in scores.index:
-        ours = bool(pd.Series([name]).str.contains(OURS).item())
+    colors = itertools.cycle(COLORS)
+    for name in times:
+        ours = OURS.search(name) is not None
         style = {"color": next(colors), "linewidth": 2} if ours else {"linewidth": 1, "color": "silver"}
         if name in DRAWN:
             style |= {"color": "black", "linestyle": DRAWN[name], "linewidth": 2}
-        label = name if ours or name in DRAWN else None
-        left.step(factors, shares[name], where="post", label=label, **style)
-    left.set(xscale="log", ylim=(0, 1.02), xlim=(1, LIMIT))
-    left.set(xlabel="steps / fewest of all", ylabel="share of workloads whose target is reached")
-    left.set_xticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"], minor=False)
-    left.set_xticks([], minor=True)
+        axes.step(factors, shares[name], where="post", label=name if ours or name in DRAWN else None, **style)
+    axes.set(xscale="log", ylim=(0, 1.02), xlim=(1, LIMIT))
+    axes.set(xlabel="steps / fewest of all", ylabel="share of workloads whose target is reached")
+    axes.set_xticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"], minor=False)
+    axes.set_xticks([], minor=True)
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
-    left.legend(fontsize="small", title="grey: the others", **below)
+    axes.legend(fontsize="small", title="grey: the others", **below)
+
+
+def _draw_times(axes: Any, times: pd.DataFrame, scores: pd.Series) -> None:
     cells = (100 * times[scores.index]).T
     cells.index = [f"{name}  {score:.2f}" for name, score in scores.items()]
     shown = cells.where(np.isfinite(cells))
-    text = shown.map("{:.0f}".format).replace("nan", "-")
     options = {"cmap": "viridis_r", "vmin": 25, "vmax": 100, "linewidths": 1, "cbar": False}
-    sns.heatmap(shown, annot=text.to_numpy(), fmt="", ax=right, **options)
+    sns.heatmap(shown, annot=True, fmt=".0f", ax=axes, **options)
     for x, y in np.argwhere(shown.isna().to_numpy())[:, ::-1]:
-        right.text(x + 0.5, y + 0.5, "never", ha="center", va="center", fontsize="small", color="0.4")
-    right.set(title="time to the target, % of the budget; scores beside the names", xlabel="", ylabel="")
-    right.tick_params(axis="x", rotation=40)
-    for tick in right.get_xticklabels():
+        axes.text(x + 0.5, y + 0.5, "never", ha="center", va="center", fontsize="small", color="0.4")
+    axes.set(title="time to the target, % of the budget; scores beside the names", xlabel="", ylabel="")
+    axes.tick_params(axis="x", rotation=40)
+    for tick in axes.get_xticklabels():
         tick.set_horizontalalignment("right")
-    figure.suptitle(track)
-    return figure
