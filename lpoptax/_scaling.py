@@ -42,8 +42,10 @@ def scale_of(leaves: Sequence[ArrayLike], exponent: jax.Array, below_2: bool | N
     one = jnp.ones_like(exponent)
     if below_2 is not None:
         return largest(leaves) if below_2 else one
+    # In `jax.shard_map` both branches must vary over the devices: an empty sum does as its leaf does.
+    zero = jnp.stack(widen(*(jnp.sum(jnp.abs(jnp.asarray(g))[None][:0]) for g in leaves))).sum()
     # A branch, and no selection: on many devices the largest costs a second round of communication.
-    return jax.lax.cond(exponent > 1, lambda: largest(leaves), lambda: one)
+    return jax.lax.cond(exponent > 1, lambda: largest(leaves), lambda: one + zero)
 
 
 def largest(leaves: Sequence[ArrayLike]) -> jax.Array:

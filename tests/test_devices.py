@@ -392,9 +392,10 @@ def test_two_processes_that_are_killed_end_as_if_they_had_not_been(tmp_path):
     chex.assert_trees_all_equal(finish_two(*start_two("perceptron", "sgdm", tmp_path, folder)), undisturbed)
 
 
+@pytest.mark.parametrize("normalization", ["rms", "dual_norm"])
 @pytest.mark.parametrize("p", [1.5, 3.0, lpoptax.cosine_p_schedule(6.0, 9)])
-def test_in_shard_map_each_device_normalizes_what_it_has(p):
-    optimizer = lpoptax.lpsgd(1.0, p, normalization="rms")
+def test_in_shard_map_each_device_normalizes_what_it_has(p, normalization):
+    optimizer = lpoptax.lpsgd(1.0, p, normalization=normalization)
     spec = PartitionSpec("devices")
 
     def update(g):
