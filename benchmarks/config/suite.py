@@ -38,7 +38,7 @@ class Contestant(NamedTuple):
     settings: dict[str, Any]  # what is not at its default.
     learning_rate: tuple[float, float]
     weight_decay: tuple[float, float]
-    timed_as: str  # its name in the study of the time of a step.
+    timed_as: str  # its name in the study of the time of a step, or empty.
 
 
 class Cell(NamedTuple):

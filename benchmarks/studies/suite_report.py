@@ -298,6 +298,4 @@ def _draw_times(axes: Any, times: pd.DataFrame, scores: pd.Series) -> None:
     for x, y in np.argwhere(shown.isna().to_numpy())[:, ::-1]:
         axes.text(x + 0.5, y + 0.5, "never", ha="center", va="center", fontsize="small", color="0.4")
     axes.set(title="time to the target, % of the budget; scores beside the names", xlabel="", ylabel="")
-    axes.tick_params(axis="x", rotation=40)
-    for tick in axes.get_xticklabels():
-        tick.set_horizontalalignment("right")
+    axes.set_xticks(axes.get_xticks(), cells.columns, rotation=40, ha="right")
