@@ -103,12 +103,11 @@ def _with_intervals(values: pd.DataFrame) -> list[str]:
 
 
 def costs_table(suite: Suite, tested: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each contestant: its scores if steps count with what they cost."""
+    """Returns the scores of those contestants that were timed, if steps count with what they cost."""
     times, found = median_of(tested), {}
     for parameters, measured in pd.read_csv(STEP_TIMES).groupby("parameters", sort=False):
         for case, share in CASES.items():
             costs = pd.Series(step_costs(list(suite.contestants), share, measured))
-            # What nobody timed takes no part.
             scores = integral(times[costs.dropna().index] * costs.dropna())
             found[f"{parameters}, {case}"] = scores.reindex(times.columns).map("{:.2f}".format)
     return pd.DataFrame(found).rename_axis("optimizer").reset_index()
@@ -297,5 +296,5 @@ def _draw_times(axes: Any, times: pd.DataFrame, scores: pd.Series) -> None:
     sns.heatmap(shown, annot=True, fmt=".0f", ax=axes, **options)
     for x, y in np.argwhere(shown.isna().to_numpy())[:, ::-1]:
         axes.text(x + 0.5, y + 0.5, "never", ha="center", va="center", fontsize="small", color="0.4")
-    axes.set(title="time to the target, % of the budget; scores beside the names", xlabel="", ylabel="")
+    axes.set(title="time to the target, % of the budget, and scores", xlabel="", ylabel="")
     axes.set_xticks(axes.get_xticks(), cells.columns, rotation=40, ha="right")
