@@ -46,7 +46,8 @@ from benchmarks.config.suite import Cell, hyperparameters
 from benchmarks.reporting.figures import write_figure
 from benchmarks.reporting.profiles import best_trial, evaluations_to
 from benchmarks.reporting.tables import write_csv
-from benchmarks.studies import suite_report as report
+from benchmarks.studies.suite_figures import draw
+from benchmarks.studies.suite_report import page
 from benchmarks.studies.suite_targets import (
     FULL,
     QUICK,
@@ -150,7 +151,7 @@ def run(quick: bool, folder: Path) -> str:
     write_csv(folder / "tests.csv", tested.round(6))
     for track, there in tested.groupby("track"):
         name = str(track).lower().replace(" ", "_")
-        write_figure(folder / f"{name}.png", report.draw(there, str(track)))
+        write_figure(folder / f"{name}.png", draw(there, str(track)))
     environments = (run.environment for run in read(runs.path))
-    page = report.page(suite, targets, trials, tested)
-    return f"{page}\n\n{measured_with(environments, PACKAGES).replace('Measured', 'Trained')}"
+    answers = page(suite, targets, trials, tested)
+    return f"{answers}\n\n{measured_with(environments, PACKAGES).replace('Measured', 'Trained')}"
