@@ -1,7 +1,6 @@
 """The study of every p on singular values: its choices are right, and all have as many rates."""
 
 import math
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -86,15 +85,9 @@ def test_the_committed_records_are_those_of_the_study():
     assert all(run.finished for run in runs.values())
 
 
-def test_readme_and_site_show_what_was_measured():
+def test_the_site_shows_what_was_measured():
     table = (RESULTS / "table.md").read_text().split("## Test")[1]
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     page = (ROOT / "docs" / "reproducing" / "matrices.md").read_text()
     assert [row for row in rows if row not in page] == []
-    section = (ROOT / "README.md").read_text().split("## Should I use this")[1].split("## In your")[0]
-    shown = re.findall(r"\d+\.\d+ ± \d+\.\d+", section)
-    assert len(shown) == 24
-    assert [figure for figure in shown if figure not in table] == []
     assert "is p 12 → 2 at 0.003 without weight decay" in table
-    assert "schedule(0.0, 0.003," in (ROOT / "README.md").read_text()
-    assert "p_max=12.0" in (ROOT / "README.md").read_text()

@@ -1,7 +1,9 @@
 """The suite: targets, trials and choices by hand-computed cases, and every workload learns."""
 
 import dataclasses
+import itertools
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +33,10 @@ from benchmarks.reporting.profiles import (
 )
 from benchmarks.studies import suite, suite_report, suite_targets
 from benchmarks.studies.suite_targets import FULL, QUICK, losses
+from benchmarks.training import runner
 from benchmarks.training.loop import first_device, train
 from benchmarks.training.records import Run, read
+from tests.documentation import ROOT
 from tests.test_hessian import Linear
 
 BY_NAME = {one.name: one for one in contestants()}
@@ -433,14 +437,14 @@ def test_trials_are_compared_one_by_one_where_two_contestants_share_a_space():
     assert found.to_numpy().tolist() == [[f"{one} against {other}", "4 of 4", "2 of 2", "2 of 2"]]
 
 
-def test_the_place_of_the_best_rate_is_told_and_that_there_is_none():
+def test_trials_at_the_target_are_counted_and_the_place_of_the_best_rate_is_told_if_there_is_one():
     rows = [
-        {"workload": workload, "trial": trial, "contestant": "A", "loss": loss}
+        {"workload": workload, "trial": trial, "contestant": "A", "loss": loss, "time": loss}
         for workload, losses in (("v", (2.0, 1.0)), ("w", (INFINITE, INFINITE)))
         for trial, loss in enumerate(losses)
     ]
-    found = suite_report.places_table(pd.DataFrame(rows))
-    assert found.to_numpy().tolist() == [["A", f"{points(2)[1, 0]:.2f}", "-"]]
+    found = suite_report.trials_table(pd.DataFrame(rows))
+    assert found.to_numpy().tolist() == [["A", "2 of 4", f"{points(2)[1, 0]:.2f}", "-"]]
 
 
 def test_the_cost_of_a_step_counts_less_the_longer_gradients_take():
@@ -508,3 +512,62 @@ def test_the_suite_continues_and_repeats_nothing(tmp_path, monkeypatch):
     assert main(command) == 0
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").iterdir()} == written
     assert (tmp_path / "table.md").read_text() == page
+
+
+# What is committed.
+
+COMMITTED = ROOT / "benchmarks" / "results" / "suite"
+
+
+@pytest.fixture
+def retold(tmp_path, monkeypatch):
+    """Returns a folder with the page of the committed records, for which nothing may be trained."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a record is missing")
+
+    monkeypatch.setattr(runner, "sweep", refuse)
+    for name in ("runs", suite_targets.TARGETS):
+        (shutil.copytree if name == "runs" else shutil.copy)(COMMITTED / name, tmp_path / name)
+    assert main(["suite", "--output", str(tmp_path)]) == 0
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_committed_tables_are_those_of_the_committed_records(retold):
+    for name in ("table.md", "trials.csv", "tests.csv"):
+        # The end tells with what the page was made.
+        made, committed = ((of / name).read_text().split("\nMeasured with")[0] for of in (retold, COMMITTED))
+        assert made == committed, name
+
+
+def rows_of(text, heading):
+    """Returns the first table below a heading, as cells by their columns, by the first cell."""
+    lines = text.split(f"## {heading}\n")[1].split("## ")[0].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    table = [line.strip("| ").split(" | ") for line in itertools.takewhile(bool, lines[start:])]
+    return {row[0]: dict(zip(table[0], row, strict=True)) for row in table[2:]}
+
+
+def test_readme_and_site_show_what_was_measured():
+    table = (COMMITTED / "table.md").read_text()
+    tracks = rows_of(table, "No tuning"), rows_of(table, "Tuned")
+    page = (ROOT / "docs" / "reproducing" / "suite.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for name in BY_NAME:
+        first, second = (track[name] for track in tracks)
+        assert f"| {' | '.join(first.values())} |" in page
+        assert f"| {' | '.join(second.values())} |" in page
+        shown = [name, first["score"], first["targets reached"], first["steps / AdamW's"]]
+        shown += [second["score"], second["targets reached"], first["state"]]
+        assert f"| {' | '.join(shown)} |" in readme
+
+
+def test_the_recipe_is_rounded_what_the_suite_chose():
+    tested = pd.read_csv(COMMITTED / "tests.csv")
+    ours = tested[(tested.track == "No tuning") & (tested.contestant == "Schatten SGDM, p ∞")]
+    rate, decay = ours[["learning_rate", "weight_decay"]].value_counts().index[0]
+    for page in ("README.md", "docs/start/quickstart.md", "docs/start/choosing.md"):
+        text = (ROOT / page).read_text()
+        assert f"schedule(0.0, {rate:.1g}," in text
+        assert f"weight_decay={decay:.1g}" in text

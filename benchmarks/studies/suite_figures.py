@@ -30,13 +30,14 @@ def draw(tested: pd.DataFrame, track: str) -> Figure:
 def _draw_profiles(axes: Any, times: pd.DataFrame) -> None:
     factors = np.geomspace(1, LIMIT, 400)
     shares = profile(times, factors)
-    colors = itertools.cycle(COLORS)
+    # By name, so that a contestant has one color in all figures.
+    colors = dict(zip(sorted(filter(OURS.search, times)), itertools.cycle(COLORS), strict=False))
+    named = colors.keys() | DRAWN.keys()
     for name in times:
-        ours = OURS.search(name) is not None
-        style = {"color": next(colors), "linewidth": 2} if ours else {"linewidth": 1, "color": "silver"}
+        style = {"color": colors.get(name, "silver"), "linewidth": 2 if name in colors else 1}
         if name in DRAWN:
             style |= {"color": "black", "linestyle": DRAWN[name], "linewidth": 2}
-        axes.step(factors, shares[name], where="post", label=name if ours or name in DRAWN else None, **style)
+        axes.step(factors, shares[name], where="post", label=name if name in named else None, **style)
     axes.set(xscale="log", ylim=(0, 1.02), xlim=(1, LIMIT))
     axes.set(xlabel="steps / fewest of all", ylabel="share of workloads whose target is reached")
     axes.set_xticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"], minor=False)

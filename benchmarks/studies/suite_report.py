@@ -33,8 +33,9 @@ CASES = {"bound by computation": 50.0, "bound by memory": 1.0}
 REFERENCE = "AdamW"
 OURS = re.compile("LPSGDM|STACEY|Schatten")
 RUNS = {"No tuning": "seeds", "Tuned": "studies"}
-# Pairs that differ in p, in how it is annealed, or in whose step it is.
+# Pairs that differ in whose step it is, in p, or in how p is annealed.
 PAIRS = (
+    ("Schatten SGDM, p ∞", "AdamW"),
     ("Schatten SGDM, p ∞", "Muon"),
     ("Schatten SGDM, p 12", "Schatten SGDM, p ∞"),
     ("Schatten SGDM, p 12 → 2", "Schatten SGDM, p 12"),
@@ -120,8 +121,8 @@ def chosen_table(tested: pd.DataFrame) -> pd.DataFrame:
     return text.unstack("workload", sort=False).rename_axis("optimizer").reset_index()
 
 
-def places_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each contestant: where in its space the rate of its best trial lies, by workload."""
+def trials_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each contestant: trials at the target, and where in its space the best rates lie."""
     best = trials.loc[trials.groupby(["contestant", "workload"], sort=False).loss.idxmin()]
     places = points(trials.trial.max() + 1)[best.trial, 0]
     # Where all diverged none is best.
@@ -130,6 +131,9 @@ def places_table(trials: pd.DataFrame) -> pd.DataFrame:
     ]
     cells = best.assign(place=text).pivot(index="contestant", columns="workload", values="place")
     order = cells.reindex(index=trials.contestant.unique(), columns=trials.workload.unique())
+    reached = np.isfinite(trials.time).groupby(trials.contestant)
+    shares = [f"{reached.sum()[name]} of {reached.size()[name]}" for name in order.index]
+    order.insert(0, "trials at the target", shares)
     return order.rename_axis("optimizer").reset_index()
 
 
@@ -186,17 +190,6 @@ def trial_by_trial(suite: Suite, trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def never(tested: pd.DataFrame) -> str:
-    """Says which contestants miss which targets."""
-    times = median_of(tested)
-    missed = [
-        f"{name} on {', '.join(times.index[np.isinf(times[name])])}"
-        for name in times
-        if np.isinf(times[name]).any()
-    ]
-    return f"Never reached, in the median: {'; '.join(missed)}." if missed else "All targets were reached."
-
-
 def verdict(tested: pd.DataFrame) -> str:
     """Says who leads, and where the best of ours stands."""
     scores = integral(median_of(tested)).sort_values(ascending=False, kind="stable")
@@ -221,7 +214,7 @@ def page(suite: Suite, targets: pd.DataFrame, trials: pd.DataFrame, tested: pd.D
         "## Results at the end, without tuning",
         table_of(results_table(suite, untuned)),
         f"On test data, mean ± standard deviation over {len(suite.seeds)} seeds.",
-        "## What p and annealing are worth, without tuning",
+        "## Pairs: what the step, p and annealing are worth, without tuning",
         table_of(differences_table(suite, untuned)),
         "By how much the first's score exceeds the second's if there were no others, and the ratio of their "
         "steps, both with bootstrap intervals as above; then the 95 % intervals of Welch of the first's "
@@ -231,11 +224,12 @@ def page(suite: Suite, targets: pd.DataFrame, trials: pd.DataFrame, tested: pd.D
         table_of(trial_by_trial(suite, trials)),
         "## What was chosen without tuning: learning rate, weight decay",
         table_of(chosen_table(untuned)),
-        "Where in its space the learning rate of each contestant's best trial lies, by its last result on "
-        "validation data (0 is the lowest, 1 the highest):",
-        table_of(places_table(trials)),
+        "## Trials",
+        table_of(trials_table(trials)),
+        "How many of all trials reach the target on validation data, and where in its space the learning "
+        "rate of the best trial lies, by its last result there (0 is the lowest, 1 the highest).",
         "## Targets",
-        table_of(targets.reset_index()),
+        table_of(targets.reset_index().round(5)),
     ]
     return "\n\n".join(parts)
 
@@ -248,5 +242,4 @@ def _of_track(suite: Suite, there: pd.DataFrame, track: str) -> list[str]:
         table_of(summary(suite, there)),
         f"Median time to the target over {count} {RUNS[track]}, in per cent of the budget:",
         table_of(times_table(there)),
-        never(there),
     ]
