@@ -299,6 +299,13 @@ def test_a_contestant_is_a_row_of_a_file(tmp_path, monkeypatch):
     assert (settings.learning_rate, settings.weight_decay) == hyperparameters(mine, 3)
 
 
+def test_a_contestant_of_an_unknown_optimizer_is_one_clear_line():
+    unknown = BY_NAME["AdamW"]._replace(name="Mine", optimizer="adabelief")
+    told = "optimizer of Mine in contestants.csv is 'adabelief', which is none of sgd, "
+    with pytest.raises(SettingsError, match=told):
+        settings_of(Cell(FULL.workloads[0], unknown, 0, 0, "validation"))
+
+
 def test_no_run_is_there_twice():
     cells = suite.trial_cells(FULL)
     assert len({settings_of(cell) for cell in cells}) == len(workloads()) * len(contestants()) * 15
@@ -444,7 +451,7 @@ def test_trials_at_the_target_are_counted_and_the_place_of_the_best_rate_is_told
         for trial, loss in enumerate(losses)
     ]
     found = suite_report.trials_table(pd.DataFrame(rows))
-    assert found.to_numpy().tolist() == [["A", "2 of 4", f"{points(2)[1, 0]:.2f}", "-"]]
+    assert found.to_numpy().tolist() == [["A", "2 of 4", "1 of 2", f"{points(2)[1, 0]:.2f}", "-"]]
 
 
 def test_the_cost_of_a_step_counts_less_the_longer_gradients_take():

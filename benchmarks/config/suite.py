@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
+from benchmarks.config.optimizers import OPTIMIZERS
 from benchmarks.config.selection import select
-from benchmarks.config.settings import KINDS, Settings, value_of
+from benchmarks.config.settings import KINDS, Settings, SettingsError, value_of
 
 HERE = Path(__file__).parent
 SETTINGS = KINDS.keys() - {"optimizer"}  # that a contestant may have in a column of its own.
@@ -97,6 +98,11 @@ def hyperparameters(contestant: Contestant, trial: int) -> tuple[float, float]:
 def settings_of(cell: Cell) -> Settings:
     """Returns the settings of a run."""
     workload, contestant = cell.workload, cell.contestant
+    if contestant.optimizer not in OPTIMIZERS:
+        raise SettingsError(
+            f"the optimizer of {contestant.name} in contestants.csv is {contestant.optimizer!r}, "
+            f"which is none of {', '.join(OPTIMIZERS)}"
+        )
     rate, decay = hyperparameters(contestant, cell.trial)
     named = {
         "batch_size": workload.batch_size,

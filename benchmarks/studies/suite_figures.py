@@ -31,12 +31,14 @@ def _draw_profiles(axes: Any, times: pd.DataFrame) -> None:
     factors = np.geomspace(1, LIMIT, 400)
     shares = profile(times, factors)
     # By name, so that a contestant has one color in all figures.
-    colors = dict(zip(sorted(filter(OURS.search, times)), itertools.cycle(COLORS), strict=False))
+    colors = dict(
+        zip(sorted(filter(OURS.search, times), reverse=True), itertools.cycle(COLORS), strict=False)
+    )
     named = colors.keys() | DRAWN.keys()
     for name in times:
         style = {"color": colors.get(name, "silver"), "linewidth": 2 if name in colors else 1}
         if name in DRAWN:
-            style |= {"color": "black", "linestyle": DRAWN[name], "linewidth": 2}
+            style |= {"color": "black", "linestyle": DRAWN[name], "linewidth": 2, "zorder": 3}
         axes.step(factors, shares[name], where="post", label=name if name in named else None, **style)
     axes.set(xscale="log", ylim=(0, 1.02), xlim=(1, LIMIT))
     axes.set(xlabel="steps / fewest of all", ylabel="share of workloads whose target is reached")

@@ -131,9 +131,13 @@ def trials_table(trials: pd.DataFrame) -> pd.DataFrame:
     ]
     cells = best.assign(place=text).pivot(index="contestant", columns="workload", values="place")
     order = cells.reindex(index=trials.contestant.unique(), columns=trials.workload.unique())
-    reached = np.isfinite(trials.time).groupby(trials.contestant)
-    shares = [f"{reached.sum()[name]} of {reached.size()[name]}" for name in order.index]
+    is_reached = trials.assign(is_reached=np.isfinite(trials.time))
+    reached = is_reached.pivot_table("is_reached", "contestant", "trial", "sum").loc[order.index]
+    shares = [f"{count} of {len(trials) // len(order)}" for count in reached.sum(axis=1)]
     order.insert(0, "trials at the target", shares)
+    order.insert(
+        1, "targets of one trial", [f"{most} of {len(order.columns) - 1}" for most in reached.max(axis=1)]
+    )
     return order.rename_axis("optimizer").reset_index()
 
 
@@ -226,8 +230,9 @@ def page(suite: Suite, targets: pd.DataFrame, trials: pd.DataFrame, tested: pd.D
         table_of(chosen_table(untuned)),
         "## Trials",
         table_of(trials_table(trials)),
-        "How many of all trials reach the target on validation data, and where in its space the learning "
-        "rate of the best trial lies, by its last result there (0 is the lowest, 1 the highest).",
+        "How many of all trials reach the target on validation data; how many targets one rate and decay "
+        "reach at most; and where in its space the learning rate of the best trial lies, by its last result "
+        "there (0 is the lowest, 1 the highest).",
         "## Targets",
         table_of(targets.reset_index().round(5)),
     ]
