@@ -27,7 +27,7 @@ other, where on three workloads or more the best trial lay in the outer sixth of
 or all trials diverged. That was decided on validation data, by one rule for all contestants.
 
 Runs: for each workload 36 for its target, and for each contestant there 15 trials, 5 runs without tuning and
-3 tuned; of about ten seconds each, once compiled.
+3 tuned; of 2 to 20 seconds each, once compiled.
 
     python -m benchmarks suite_targets --output benchmarks/results/suite
     python -m benchmarks suite --output benchmarks/results/suite
@@ -59,6 +59,8 @@ from benchmarks.studies.suite_targets import (
     trained,
 )
 from benchmarks.training.records import PACKAGES, ResultsFolder, measured_with, read
+
+DIGITS = {"time": 6, "result": 6, "loss": 6}
 
 
 def trial_cells(suite: Suite) -> list[Cell]:
@@ -147,8 +149,8 @@ def run(quick: bool, folder: Path) -> str:
     trials = judged(suite, trial_cells(suite), targets, runs)
     tracks, cells = zip(*test_cells(suite, trials), strict=True)
     tested = judged(suite, cells, targets, runs).assign(track=tracks)
-    write_csv(folder / "trials.csv", trials.round(6))
-    write_csv(folder / "tests.csv", tested.round(6))
+    write_csv(folder / "trials.csv", trials.round(DIGITS))
+    write_csv(folder / "tests.csv", tested.round(DIGITS))
     for track, there in tested.groupby("track"):
         name = str(track).lower().replace(" ", "_")
         write_figure(folder / f"{name}.png", draw(there, str(track)))

@@ -52,7 +52,7 @@ def _draw_times(axes: Any, times: pd.DataFrame, scores: pd.Series) -> None:
     cells = (100 * times[scores.index]).T
     cells.index = [f"{name}  {score:.2f}" for name, score in scores.items()]
     shown = cells.where(np.isfinite(cells))
-    options = {"cmap": "viridis_r", "vmin": 25, "vmax": 100, "linewidths": 1, "cbar": False}
+    options = {"cmap": "viridis_r", "vmin": 10, "vmax": 100, "linewidths": 1, "cbar": False}
     sns.heatmap(shown, annot=True, fmt=".0f", ax=axes, **options)
     for x, y in np.argwhere(shown.isna().to_numpy())[:, ::-1]:
         axes.text(x + 0.5, y + 0.5, "never", ha="center", va="center", fontsize="small", color="0.4")
