@@ -526,25 +526,20 @@ def test_the_suite_continues_and_repeats_nothing(tmp_path, monkeypatch):
 COMMITTED = ROOT / "benchmarks" / "results" / "suite"
 
 
-@pytest.fixture
-def retold(tmp_path, monkeypatch):
-    """Returns a folder with the page of the committed records, for which nothing may be trained."""
-
+@pytest.mark.slow
+def test_the_committed_tables_are_those_of_the_committed_records(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a record is missing")
 
     monkeypatch.setattr(runner, "sweep", refuse)
-    for name in ("runs", suite_targets.TARGETS):
-        (shutil.copytree if name == "runs" else shutil.copy)(COMMITTED / name, tmp_path / name)
+    shutil.copytree(COMMITTED / "runs", tmp_path / "runs")
+    shutil.copy(COMMITTED / suite_targets.TARGETS, tmp_path)
     assert main(["suite", "--output", str(tmp_path)]) == 0
-    return tmp_path
-
-
-@pytest.mark.slow
-def test_the_committed_tables_are_those_of_the_committed_records(retold):
     for name in ("table.md", "trials.csv", "tests.csv"):
         # The end tells with what the page was made.
-        made, committed = ((of / name).read_text().split("\nMeasured with")[0] for of in (retold, COMMITTED))
+        made, committed = (
+            (of / name).read_text().split("\nMeasured with")[0] for of in (tmp_path, COMMITTED)
+        )
         assert made == committed, name
 
 
@@ -560,6 +555,8 @@ def test_readme_and_site_show_what_was_measured():
     tracks = [rows_of((COMMITTED / "table.md").read_text(), track) for track in ("No tuning", "Tuned")]
     page = (ROOT / "docs" / "reproducing" / "suite.md").read_text()
     assert [rows_of(page, "No tuning"), rows_of(page, "Tuned")] == tracks
+    results = rows_of((COMMITTED / "table.md").read_text(), "Results at the end, without tuning")
+    assert rows_of(page, "Results at the end") == results
     readme = (ROOT / "README.md").read_text()
     for name, row in rows_of(readme, "Should I use this instead of AdamW or Muon?").items():
         first, second = (track[name] for track in tracks)

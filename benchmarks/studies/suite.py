@@ -60,6 +60,7 @@ from benchmarks.studies.suite_targets import (
 )
 from benchmarks.training.records import PACKAGES, ResultsFolder, measured_with, read
 
+# Of what is computed; rates and decays have few digits as they are.
 DIGITS = {"time": 6, "result": 6, "loss": 6}
 
 

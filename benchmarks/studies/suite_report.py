@@ -42,6 +42,8 @@ PAIRS = (
     ("Schatten SGDM, p 12 → 2", "Schatten SGDM, p 12"),
     ("Schatten SGDM, p 12 → 2", "Schatten SGDM, p ∞"),
     ("LPSGDM at unit RMS, p 12 → 2", "AdamW"),
+    ("LPSGDM, p 6 → 2", "AdamW"),
+    ("STACEY(3,2)", "AdamW"),
 )
 EXPLANATION = (
     "The score is the mean of the profile, the share of workloads whose target is reached within a factor "
